@@ -1,0 +1,71 @@
+import type { Clock } from "../base/clock.ts";
+import type { Disk } from "../base/disk.ts";
+import type { Logger } from "../base/logger.ts";
+import type { Random } from "../base/random.ts";
+
+/**
+ * What one member runs with: resolved, validated and frozen by `embed/config.ts` (all problems reported together), so nothing here is checked
+ * again. Units are in the names.
+ */
+export interface ServerConfig {
+  readonly name: string;
+  /** Absolute. Ignored when `inMemory`. */
+  readonly dataDirectory: string;
+  /** Absolute; `<dataDirectory>/member/wal` unless set apart. */
+  readonly walDirectory: string;
+  readonly inMemory: boolean;
+
+  readonly initialCluster: readonly { readonly name: string; readonly urls: readonly string[] }[];
+  readonly initialClusterState: "new" | "existing";
+  readonly initialClusterToken: string;
+  /** Sorted. */
+  readonly initialAdvertisePeerUrls: readonly string[];
+  /** Sorted. */
+  readonly advertiseClientUrls: readonly string[];
+
+  readonly heartbeatMs: number;
+  readonly electionMs: number;
+  readonly initialElectionTickAdvance: boolean;
+  readonly preVote: boolean;
+  readonly strictReconfigCheck: boolean;
+  readonly forceNewCluster: boolean;
+  readonly maxLearners: number;
+
+  readonly snapshotCount: number;
+  readonly snapshotCatchUpEntries: number;
+  readonly maxWals: number;
+  /** 0 = the default of 2 GiB; negative = no quota. */
+  readonly quotaBackendBytes: number;
+  readonly maxRequestBytes: number;
+  readonly maxTxnOps: number;
+
+  readonly autoCompactionMode: "periodic" | "revision";
+  /** Periodic: milliseconds; revision: number of revisions; 0 = off. */
+  readonly autoCompactionRetention: number;
+  readonly compactionBatchLimit: number;
+  readonly compactionSleepMs: number;
+  readonly watchProgressNotifyMs: number;
+  readonly warningApplyMs: number;
+  readonly leaseCheckpoint: boolean;
+
+  /** Bytes of recently used values kept in memory. */
+  readonly valueCacheBytes: number;
+  readonly unsafeNoFsync: boolean;
+  /** Test-only breakages; undefined in production. */
+  readonly mutants?: ReadonlySet<string> | undefined;
+}
+
+/** The world around one member, passed in. */
+export interface ServerPorts {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly disk: Disk;
+  readonly logger: Logger;
+  /** Resolves in a later turn of the event loop, after pending I/O had a chance. */
+  readonly yieldNow: () => Promise<void>;
+}
+
+/** Version strings where clients look at them: those of the etcd release whose behaviour this is. */
+export const SERVER_VERSION = "3.7.1";
+export const CLUSTER_VERSION = "3.7.0";
+export const STORAGE_VERSION = "3.7.0";
