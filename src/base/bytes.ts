@@ -2,7 +2,7 @@
  * Bytes at the border between the platform and the pure roots. This file and the `-system` files are the only ones under `base`
  * that touch the platform; the pure roots get these functions and never see `Buffer`.
  */
-import { Buffer } from "node:buffer";
+import { Buffer, isUtf8 } from "node:buffer";
 import { crc32 as zlibCrc32 } from "node:zlib";
 
 declare const keyBrand: unique symbol;
@@ -31,6 +31,11 @@ export function utf8Bytes(text: string): Uint8Array {
 /** Lossy for invalid UTF-8 (U+FFFD); never use it for keys. */
 export function utf8Text(bytes: Uint8Array): string {
   return view(bytes).toString("utf8");
+}
+
+/** The text, or undefined if `bytes` is not valid UTF-8. A byte order mark is kept. */
+export function utf8TextStrict(bytes: Uint8Array): string | undefined {
+  return isUtf8(bytes) ? view(bytes).toString("utf8") : undefined;
 }
 
 export function hexText(bytes: Uint8Array): string {
