@@ -508,7 +508,7 @@ function emitServices(units: Unit[]): string {
       }
       const paths = gatewayPaths(method).map((path) => JSON.stringify(path));
       lines.push(
-        `  ${lowerFirst(method.name)}: method(`,
+        `  ${lowerFirst(method.name.replace("KV", "Kv"))}: method(`,
         `    ${JSON.stringify(typeName)}, ${JSON.stringify(method.name)}, ${request}, ${response},`,
         `    ${method.requestStream === true}, ${method.responseStream === true}, [${paths.join(", ")}],`,
         "  ),",
@@ -540,7 +540,7 @@ function emitServices(units: Unit[]): string {
 }
 
 function serviceConstant(service: protobuf.Service): string {
-  return `${service.name === "KV" ? "Kv" : service.name}Service`;
+  return `${service.name.replace("KV", "Kv")}Service`;
 }
 
 /** Only what callers should use: types and their descriptors, no readers and writers. */

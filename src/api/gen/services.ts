@@ -109,7 +109,7 @@ export const MaintenanceService = {
     "etcdserverpb.Maintenance", "Hash", HashRequest, HashResponse,
     false, false, ["/v3/maintenance/hash"],
   ),
-  hashKV: method(
+  hashKv: method(
     "etcdserverpb.Maintenance", "HashKV", HashKVRequest, HashKVResponse,
     false, false, ["/v3/maintenance/hashkv"],
   ),
