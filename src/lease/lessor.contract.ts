@@ -32,7 +32,10 @@ export interface LessorFace {
   promote(nowMs: number, extendMs: number): void;
   demote(): void;
   /** `expired`: past its deadline, not yet revoked: the caller waits for the revoke and answers TTL 0. `checkpointed`: a checkpoint must be cleared through the log first. */
-  renew(id: LeaseId, nowMs: number): { outcome: "renewed"; ttlSeconds: number; checkpointed: boolean } | { outcome: "unknown" | "expired" | "not-primary" };
+  renew(
+    id: LeaseId,
+    nowMs: number,
+  ): { outcome: "renewed"; ttlSeconds: number; checkpointed: boolean } | { outcome: "unknown" | "expired" | "not-primary" };
   /** Whole seconds left, truncated; undefined when unknown or not primary. */
   remainingTtl(id: LeaseId, nowMs: number): number | undefined;
   /** Leases due at `nowMs`, earliest first, at most `limit`; each is offered again only after `retryMs`. Empty unless primary. */
