@@ -11,13 +11,15 @@ import { assert } from "../base/assert.ts";
 import { crc32 } from "../base/bytes.ts";
 import { EtcdError, GrpcCode } from "../base/errors.ts";
 import { hexId, type LeaseId } from "../base/ids.ts";
-import { LEASE_TTL_SECONDS_MAX } from "./errors.ts";
 
 const KEY_BYTES = 9;
 const VALUE_VERSION = 1;
 const CHECKED_BYTES = 17;
 const VALUE_BYTES = CHECKED_BYTES + 4;
 const TWO_32 = 4294967296;
+
+/** Longest TTL that can be granted, in seconds. In milliseconds it is still far below 2^53. */
+export const LEASE_TTL_SECONDS_MAX = 9_000_000_000;
 
 export interface LeaseRow {
   readonly id: LeaseId;
@@ -34,9 +36,11 @@ export class CorruptLeaseRowError extends EtcdError {
   }
 }
 
-/** The rows of all leases lie in [leaseRowsStart, leaseRowsEnd). */
-export const leaseRowsStart: Uint8Array = Uint8Array.of(RowSpace.lease);
-export const leaseRowsEnd: Uint8Array = Uint8Array.of(RowSpace.lease + 1);
+/** Where the rows of all leases lie; fits the backend's `iterate`. */
+export const LEASE_ROWS: { readonly gte: Uint8Array; readonly lt: Uint8Array } = {
+  gte: Uint8Array.of(RowSpace.lease),
+  lt: Uint8Array.of(RowSpace.lease + 1),
+};
 
 export function leaseRowKey(id: LeaseId): Uint8Array {
   const key = new Uint8Array(KEY_BYTES);
@@ -45,17 +49,17 @@ export function leaseRowKey(id: LeaseId): Uint8Array {
   return key;
 }
 
-export function encodeLeaseRow(row: LeaseRow): { key: Uint8Array; value: Uint8Array } {
+/** The value of the row; its key is {@link leaseRowKey}, which the checksum covers too. */
+export function encodeLeaseRow(row: LeaseRow): Uint8Array {
   assert(validSeconds(row.ttlSeconds) && row.ttlSeconds > 0, "a stored lease has a TTL", { ttlSeconds: row.ttlSeconds });
-  assert(validSeconds(row.remainingTtlSeconds) && row.remainingTtlSeconds <= row.ttlSeconds, "at most the TTL remains");
-  const key = leaseRowKey(row.id);
   const value = new Uint8Array(VALUE_BYTES);
   const view = new DataView(value.buffer);
   value[0] = VALUE_VERSION;
   setSeconds(view, 1, row.ttlSeconds);
-  setSeconds(view, 9, row.remainingTtlSeconds);
-  view.setUint32(CHECKED_BYTES, checksum(key, value));
-  return { key, value };
+  // Cut as the lessor cuts it: a checkpoint comes out of the log.
+  setSeconds(view, 9, Math.min(Math.max(row.remainingTtlSeconds, 0), row.ttlSeconds));
+  view.setUint32(CHECKED_BYTES, checksum(leaseRowKey(row.id), value));
+  return value;
 }
 
 /** @throws CorruptLeaseRowError when any byte of key or value is not as written. */

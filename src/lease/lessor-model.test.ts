@@ -4,7 +4,7 @@ import { setVerify } from "../base/assert.ts";
 import type { KeyString } from "../base/bytes.ts";
 import { type LeaseId, NO_LEASE } from "../base/ids.ts";
 import { type Random, seededRandom } from "../base/random.ts";
-import { decodeLeaseRow, encodeLeaseRow } from "./lease-row.ts";
+import { decodeLeaseRow, encodeLeaseRow, leaseRowKey } from "./lease-row.ts";
 import { LEASE_MUTANTS, Lessor } from "./lessor.ts";
 
 const MIN_TTL = 2;
@@ -179,7 +179,7 @@ function run(seed: number, operations: number, mutants: string[] = []): number {
       inFlight = [];
     } else {
       // Restart, or a snapshot: through the stored rows.
-      const rows = [...lessor.rows()].map(encodeLeaseRow).map(({ key, value }) => decodeLeaseRow(key, value));
+      const rows = [...lessor.rows()].map((row) => decodeLeaseRow(leaseRowKey(row.id), encodeLeaseRow(row)));
       const attachments = [...twin.keys];
       if (random.chance({ of: 1, outOf: 2 })) lessor = new Lessor({ minTtlSeconds: MIN_TTL, mutants: new Set(mutants) });
       lessor.restore(rows, attachments);

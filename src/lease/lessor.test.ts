@@ -3,7 +3,7 @@ import { setVerify } from "../base/assert.ts";
 import type { KeyString } from "../base/bytes.ts";
 import { EtcdError } from "../base/errors.ts";
 import { type LeaseId, NO_LEASE } from "../base/ids.ts";
-import { LEASE_TTL_SECONDS_MAX } from "./errors.ts";
+import { LEASE_TTL_SECONDS_MAX } from "./lease-row.ts";
 import { LEASE_MUTANTS, Lessor, minimumTtlSeconds } from "./lessor.ts";
 
 const id = (n: number | bigint): LeaseId => BigInt(n) as LeaseId;
@@ -190,6 +190,7 @@ describe("leader change", () => {
     leases.demote();
     leases.promote(25_000, 1000);
     expect(leases.remainingTtl(id(1), 25_000)).toBe(30); // not 31: never above the granted TTL
+    expect(leases.remainingMs(id(1), 25_000)).toBe(31_000);
     expect(leases.expired(55_999, 10, 7000)).toEqual([]);
     expect(leases.expired(56_000, 10, 7000)).toEqual([1n]);
   });

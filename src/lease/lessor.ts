@@ -6,12 +6,12 @@
  * - The spreading after a leader change keeps the exact bound of 750 expiries in any second.
  * - A renewal that races a checkpoint on its way through the log also asks for a clearing checkpoint (promise L2).
  */
+import { LeaseExistsError, LeaseNotFoundError, rpcError } from "../api/index.ts";
 import { assert, verify } from "../base/assert.ts";
 import type { KeyString } from "../base/bytes.ts";
 import { type LeaseId, NO_LEASE } from "../base/ids.ts";
-import { LEASE_TTL_SECONDS_MAX, LeaseExistsError, LeaseNotFoundError, LeaseTtlTooLargeError } from "./errors.ts";
 import { Lease, LeaseClocks, scheduleCheckpoint, scheduleOf } from "./lease-clocks.ts";
-import type { LeaseRow } from "./lease-row.ts";
+import { LEASE_TTL_SECONDS_MAX, type LeaseRow } from "./lease-row.ts";
 import type { LeaseCheckpointItem, LessorFace } from "./lessor.contract.ts";
 
 /** From this many leases on, a new leader spreads their ends. */
@@ -69,10 +69,10 @@ export class Lessor implements LessorFace {
   // -- replicated state ------------------------------------------------------------------------------------------------------------------
 
   grant(id: LeaseId, ttlSeconds: number, nowMs: number): number {
-    if (ttlSeconds > LEASE_TTL_SECONDS_MAX) throw new LeaseTtlTooLargeError(ttlSeconds);
+    if (ttlSeconds > LEASE_TTL_SECONDS_MAX) throw rpcError("lease-ttl-too-large");
     // 0 means "no lease" everywhere; the proposer replaces it by a generated id. Refused, not asserted: it comes from the log.
-    if (id === NO_LEASE) throw new LeaseNotFoundError(id);
-    if (this.#leases.has(id)) throw new LeaseExistsError(id);
+    if (id === NO_LEASE) throw new LeaseNotFoundError({ lease: id });
+    if (this.#leases.has(id)) throw new LeaseExistsError({ lease: id });
     const granted = Math.max(ttlSeconds, this.#minTtlSeconds);
     assert(Number.isInteger(granted), "a TTL is whole seconds", { ttlSeconds });
     const lease = new Lease(id, granted, 0);
@@ -257,12 +257,18 @@ export class Lessor implements LessorFace {
   }
 
   remainingTtl(id: LeaseId, nowMs: number): number | undefined {
+    const leftMs = this.remainingMs(id, nowMs);
+    if (leftMs === undefined) return undefined;
+    return Math.min(Math.floor(leftMs / 1000), this.#find(id).ttlSeconds);
+  }
+
+  /** Milliseconds until the deadline, 0 when it is past; undefined when unknown or not primary. Can exceed the granted TTL. */
+  remainingMs(id: LeaseId, nowMs: number): number | undefined {
     const clocks = this.#clocks;
     const lease = this.#leases.get(id);
     if (!this.#primary || clocks === undefined || lease === undefined) return undefined;
     assert(clocks.has(lease), "a primary has a clock for every lease");
-    const seconds = Math.floor((clocks.expiryMs(lease.slot) - this.#advance(nowMs)) / 1000);
-    return Math.min(Math.max(seconds, 0), lease.ttlSeconds);
+    return Math.max(clocks.expiryMs(lease.slot) - this.#advance(nowMs), 0);
   }
 
   /** Earliest first by deadline, or by the time of the repeated offer. */
@@ -322,7 +328,7 @@ export class Lessor implements LessorFace {
 
   #find(id: LeaseId): Lease {
     const lease = this.#leases.get(id);
-    if (lease === undefined) throw new LeaseNotFoundError(id);
+    if (lease === undefined) throw new LeaseNotFoundError({ lease: id });
     return lease;
   }
 
