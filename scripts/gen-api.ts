@@ -343,6 +343,72 @@ function emitReadCases(field: FieldPlan): string[] {
   return [`      case ${tag}: ${field.repeated ? `${slot}.push(${readOne(field)});` : `${slot} = ${readOne(field)};${clear}`} break;`];
 }
 
+// ---- printing JSON ----
+
+/** The expression for the JSON text of one value. */
+function printOne(field: FieldPlan, value: string): string {
+  switch (field.kind) {
+    case "int64":
+      return field.counter ? `'"' + ${value} + '"'` : `jsonInt64(${value})`;
+    case "uint64":
+      return field.counter ? `'"' + ${value} + '"'` : `jsonUint64(${value})`;
+    case "int32":
+    case "uint32":
+      return value;
+    case "enum":
+      return `jsonEnum(${field.type}Descriptor, ${value})`;
+    case "bool":
+      return `(${value} ? "true" : "false")`;
+    case "string":
+      return `jsonString(${value})`;
+    case "bytes":
+      return `jsonBytes(${value})`;
+    case "message":
+      return `print${field.type}(${value})`;
+    case "map":
+      return `jsonMap(${value}, print${field.type})`;
+    default:
+      return field.kind satisfies never;
+  }
+}
+
+function emitPrintField(field: FieldPlan, isFirst: boolean): string {
+  const value = `m.${field.name}`;
+  const name = JSON.stringify(field.source.name);
+  const start = isFirst ? `'${name}:'` : `(s.length === 1 ? '${name}:' : ',${name}:')`;
+  if (field.repeated) return `  if (${value}.length !== 0) s += ${start} + jsonList(${value}, ${listPrinter(field)});`;
+  return `  if (${presence(field)}) s += ${start} + ${printOne(field, value)};`;
+}
+
+function listPrinter(field: FieldPlan): string {
+  if (field.kind === "message") return `print${field.type}`;
+  if (field.kind === "string") return "jsonString";
+  if (field.kind === "bytes") return "jsonBytes";
+  return `(item) => ${printOne(field, "item")}`;
+}
+
+/** When a field is part of the JSON text: the same condition as on the wire. */
+function presence(field: FieldPlan): string {
+  const value = `m.${field.name}`;
+  if (field.kind === "map") return `${value}.size !== 0`;
+  if (optional(field)) return `${value} !== undefined`;
+  if (field.kind === "bool") return value;
+  if (field.kind === "string" || field.kind === "bytes") return `${value}.length !== 0`;
+  return `${value} !== ${scalarDefault(field)}`;
+}
+
+function emitPrint(name: string, fields: FieldPlan[]): string[] {
+  if (fields.length === 0) return [`export function print${name}(_m: ${name}): string {`, '  return "{}";', "}", ""];
+  return [
+    `export function print${name}(m: ${name}): string {`,
+    '  let s = "{";',
+    ...fields.map((field, index) => emitPrintField(field, index === 0)),
+    '  return s + "}";',
+    "}",
+    "",
+  ];
+}
+
 // ---- one message ----
 
 function docComment(text: string | null | undefined, indent: string, extra: readonly string[] = []): string[] {
@@ -409,9 +475,11 @@ function emitMessage(type: protobuf.Type, recursive: boolean): string {
 
   for (const field of fields) if (field.kind === "map") lines.push(...emitMapEntry(type, field), "");
 
+  lines.push(...emitPrint(name, fields));
+
   lines.push(`export const ${name}: MessageType<${name}> = messageType(`, `  ${JSON.stringify(fullName(type))},`, "  [");
   for (const field of fields) lines.push(`    ${emitDescriptor(field)},`);
-  lines.push("  ],", `  create${name},`, `  write${name},`, `  read${name},`, ");", "");
+  lines.push("  ],", `  create${name},`, `  write${name},`, `  read${name},`, `  print${name},`, ");", "");
   return lines.join("\n");
 }
 
@@ -467,6 +535,10 @@ function emitUnit(unit: Unit, recursive: Set<protobuf.Type>): string {
   if (body.includes("EMPTY_BYTES")) imports.push('import { EMPTY_BYTES } from "../../base/bytes.ts";');
   const values = ["enumDescriptor", "field", "messageType"].filter((name) => body.includes(`${name}(`));
   const types = ["EnumDescriptor", "MessageType"].filter((name) => new RegExp(`\\b${name}\\b`).test(body)).map((name) => `type ${name}`);
+  const printers = ["jsonBytes", "jsonEnum", "jsonInt64", "jsonList", "jsonMap", "jsonString", "jsonUint64"].filter((name) =>
+    new RegExp(`\\b${name}\\b`).test(body),
+  );
+  if (printers.length > 0) imports.push(`import { ${printers.join(", ")} } from "../wire/json-text.ts";`);
   imports.push(`import { ${[...types, ...values].join(", ")} } from "../wire/message-type.ts";`);
   imports.push('import type { Reader } from "../wire/reader.ts";', 'import type { Writer } from "../wire/writer.ts";');
 
@@ -478,7 +550,7 @@ function emitUnit(unit: Unit, recursive: Set<protobuf.Type>): string {
       if (from === moduleName(unit.file)) continue;
       const names = foreign.get(from) ?? new Set();
       if (field.kind === "enum") names.add(`${field.type}Descriptor`);
-      else for (const name of [field.type, `create${field.type}`, `read${field.type}`, `write${field.type}`]) names.add(name);
+      else for (const verb of ["", "create", "print", "read", "write"]) names.add(`${verb}${field.type}`);
       foreign.set(from, names);
     }
   }

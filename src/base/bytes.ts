@@ -15,8 +15,16 @@ function view(bytes: Uint8Array): Buffer {
   return bytes instanceof Buffer ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 
+/** Works on any Uint8Array and spares the intermediate Buffer, which costs as much as the conversion. */
+const latin1Slice = (Buffer.prototype as unknown as { latin1Slice(this: Uint8Array, from: number, to: number): string }).latin1Slice;
+
 export function keyStringOf(bytes: Uint8Array): KeyString {
-  return view(bytes).toString("latin1") as KeyString;
+  return latin1Slice.call(bytes, 0, bytes.length) as KeyString;
+}
+
+/** The key in `bytes[from, to)`. */
+export function keyStringIn(bytes: Uint8Array, from: number, to: number): KeyString {
+  return latin1Slice.call(bytes, from, to) as KeyString;
 }
 
 /** A fresh copy of the key's bytes. */
@@ -40,6 +48,21 @@ export function utf8TextStrict(bytes: Uint8Array): string | undefined {
 
 export function hexText(bytes: Uint8Array): string {
   return view(bytes).toString("hex");
+}
+
+/** One char per byte, so that indexes into the text are indexes into the bytes. */
+export function latin1Text(bytes: Uint8Array): string {
+  return view(bytes).toString("latin1");
+}
+
+/** The inverse of {@link latin1Text}; every char must be below 0x100. */
+export function latin1Bytes(text: string): Uint8Array {
+  return Buffer.from(text, "latin1");
+}
+
+/** Decodes base64 of either alphabet and skips over what is not base64: the caller checks the length of the result. May be pooled memory. */
+export function base64BytesLenient(text: string): Uint8Array {
+  return Buffer.from(text, "base64");
 }
 
 /** Standard alphabet, padded. */

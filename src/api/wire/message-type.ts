@@ -46,6 +46,8 @@ export interface MessageType<T extends object> {
   encodeTo(writer: Writer, message: T): void;
   /** Length of the wire form in bytes. */
   byteLength(message: T): number;
+  /** The message by protobuf's JSON mapping as etcd's gateway prints it: names of the .proto file, no white space, no defaults. */
+  printJson(message: T): string;
   /**
    * Reads a whole message. Bytes fields of the result are views into `bytes`: copy them before keeping them if that buffer is reused.
    * @throws ProtoDecodeError
@@ -61,6 +63,7 @@ class GeneratedMessageType<T extends object> implements MessageType<T> {
   readonly fields: readonly FieldDescriptor[];
   readonly create: (init?: Partial<T>) => T;
   readonly encodeTo: (writer: Writer, message: T) => void;
+  readonly printJson: (message: T) => string;
   readonly #read: (reader: Reader, end: number, message: T) => T;
 
   constructor(
@@ -69,11 +72,13 @@ class GeneratedMessageType<T extends object> implements MessageType<T> {
     create: (init?: Partial<T>) => T,
     write: (writer: Writer, message: T) => void,
     read: (reader: Reader, end: number, message: T) => T,
+    print: (message: T) => string,
   ) {
     this.typeName = typeName;
     this.fields = fields;
     this.create = create;
     this.encodeTo = write;
+    this.printJson = print;
     this.#read = read;
   }
 
@@ -101,8 +106,9 @@ export function messageType<T extends object>(
   create: (init?: Partial<T>) => T,
   write: (writer: Writer, message: T) => void,
   read: (reader: Reader, end: number, message: T) => T,
+  print: (message: T) => string,
 ): MessageType<T> {
-  return new GeneratedMessageType(typeName, fields, create, write, read);
+  return new GeneratedMessageType(typeName, fields, create, write, read, print);
 }
 
 /** For generated code. */
