@@ -25,3 +25,8 @@ export type Term = number;
 export function hexId(id: bigint): string {
   return BigInt.asUintN(64, id).toString(16);
 }
+
+/** Ascending order of ids, for `sort`. */
+export function compareIds(a: bigint, b: bigint): number {
+  return a < b ? -1 : a > b ? 1 : 0;
+}

@@ -1,4 +1,5 @@
 import type { LogIndex, MemberId } from "../base/ids.ts";
+import type { TraceSink } from "./trace.ts";
 
 export interface RaftConfig {
   readonly id: MemberId;
@@ -17,10 +18,19 @@ export interface RaftConfig {
   readonly uncommittedBytesMax: number;
   /** Payload bytes of committed entries handed out per ready. */
   readonly committedBytesMax: number;
-  /** Confirmed by a quorum round (default) or by the leader lease (needs checkQuorum). */
+  /**
+   * How the leader makes sure that it still leads when it answers a read: by a quorum round (default), or by its lease, that is by a
+   * quorum round of less than an election timeout ago (needs checkQuorum on every member, clocks of nearly equal rate, and a driver
+   * that hands in passed ticks before a read; a member in this mode gives no vote for an election timeout after a restart).
+   */
   readonly readMode: "quorum" | "lease";
-  /** Index up to which the state machine already is when starting; entries at or below are not handed out again. */
+  /**
+   * Index up to which the state machine already is when starting; entries at or below are not handed out again. When it is
+   * above the stored commit index, the commit index starts there: what is applied was committed.
+   */
   readonly applied: LogIndex;
-  /** Build-time switchable breakages for the mutant run; undefined in production. */
-  readonly mutants?: ReadonlySet<string>;
+  /** Names from `RAFT_MUTANTS`: breakages for the mutant run; undefined in production. */
+  readonly mutants?: ReadonlySet<string> | undefined;
+  /** Hears of role changes, refused messages, truncations and the like; see `trace.ts`. */
+  readonly trace?: TraceSink | undefined;
 }
