@@ -68,9 +68,9 @@ export class MemoryStorage implements RaftStorage {
     if (first === undefined) return;
     const at = first.index - this.#baseIndex - 1;
     assert(at >= 0 && at <= this.#entries.length, "an append leaves no gap and touches nothing compacted");
+    assert((entries[entries.length - 1] as Entry).index === first.index + entries.length - 1, "appended entries are contiguous");
     if (at < this.#entries.length) this.#entries.length = at;
     for (const entry of entries) this.#entries.push(entry);
-    assert(this.lastIndex() === first.index + entries.length - 1, "appended entries are contiguous");
   }
 
   /** Forgets entries at or below `index`. A no-op when that is done already. */

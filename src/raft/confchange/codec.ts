@@ -8,7 +8,7 @@ import type { ConfChange, ConfChangeKind, ConfChangeStep } from "../entry.ts";
  *
  * ```
  * u8  format, 1
- * u8  flags: bit 0 joint is given, bit 1 its value, bit 2 autoLeave is given, bit 3 its value
+ * u8  flags: bit 0 joint is given, bit 1 its value, bit 2 autoLeave is given, bit 3 its value; a value that is not given is 0
  * u16 number of steps
  *     per step: u8 kind (1 add-voter, 2 add-learner, 3 remove, 4 update), u64 member id
  * u32 length of the context, then the context, then nothing
@@ -21,7 +21,6 @@ const JOINT_GIVEN = 1;
 const JOINT = 2;
 const AUTO_LEAVE_GIVEN = 4;
 const AUTO_LEAVE = 8;
-const FLAGS_MASK = 15;
 const KINDS: readonly ConfChangeKind[] = ["add-voter", "add-learner", "remove", "update"];
 /** Steps of one change. */
 export const CONF_STEPS_MAX = 0xffff;
@@ -60,7 +59,8 @@ export function decodeConfChange(bytes: Uint8Array): ConfChange | ConfChangeDeco
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (bytes[0] !== FORMAT) return new ConfChangeDecodeError("unknown format");
   const flags = bytes[1] as number;
-  if ((flags & ~FLAGS_MASK) !== 0) return new ConfChangeDecodeError("unknown flags");
+  const unknown = ~(JOINT_GIVEN | AUTO_LEAVE_GIVEN | (flags & JOINT_GIVEN ? JOINT : 0) | (flags & AUTO_LEAVE_GIVEN ? AUTO_LEAVE : 0));
+  if ((flags & unknown) !== 0) return new ConfChangeDecodeError("unknown flags");
   const count = view.getUint16(2);
   const contextAt = HEADER_BYTES + count * STEP_BYTES + 4;
   if (bytes.byteLength < contextAt || bytes.byteLength !== contextAt + view.getUint32(contextAt - 4)) {
