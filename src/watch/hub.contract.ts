@@ -16,6 +16,8 @@ export interface WatchHubOptions {
   readonly watchersPerStreamMax: number;
   /** Resolves in a later turn of the event loop. */
   readonly yieldNow: () => Promise<void>;
+  /** Called when `lagging` turns true, from within the hub: schedule `catchUp`, do not call it. */
+  readonly onLagging?: () => void;
   readonly mutants?: ReadonlySet<string>;
 }
 
@@ -30,11 +32,20 @@ export interface WatchHubFace {
   /** True when some watcher has to be served from the store. */
   readonly lagging: boolean;
   /** Called by the owner's timer: progress responses for quiet, caught-up watchers that asked for them. One timer per stream is the caller's business: call with that stream. */
-  readonly stats: { readonly streams: number; readonly watchers: number; readonly slowWatchers: number; readonly pendingEvents: number; readonly eventsTotal: number };
+  readonly stats: {
+    readonly streams: number;
+    readonly watchers: number;
+    readonly slowWatchers: number;
+    readonly pendingEvents: number;
+    readonly eventsTotal: number;
+  };
   close(): void;
 }
 
-/** Responses have a header with only `revision` (the service fills ids and term before they leave; 0 where api-semantics says so). */
+/**
+ * Responses have a header with only `revision` (0 where api-semantics says so). The service puts another header with ids and term in its place
+ * before they leave; headers, event lists and events are shared between responses and must not be changed.
+ */
 export interface WatchStreamFace {
   /** Answers (also refusals: watchId -1, created and canceled) come through `take`, before any event of that watcher. */
   create(request: WatchCreateRequest): void;
@@ -46,6 +57,8 @@ export interface WatchStreamFace {
   requestProgress(): void;
   /** Periodic progress for watchers created with progressNotify that had no events since the last call. */
   notifyProgress(): void;
+  /** True while so many answers to requests lie unread that the owner should not read further requests. */
+  readonly congested: boolean;
   /** Ready responses, at least one if any, about `bytesMax` at most; [] when none: `onReadable` is called once when there is something again. */
   take(bytesMax: number): WatchResponse[];
   readonly watcherCount: number;
