@@ -277,7 +277,10 @@ export class MemoryTransport implements PeerTransport {
       if (this.#activeSinceMs.delete(peer) && known) this.#unreachable(peer);
       return;
     }
-    if (!this.#activeSinceMs.has(peer)) this.#activeSinceMs.set(peer, this.#network.clock.monotonicMs());
+    if (!this.#activeSinceMs.has(peer)) {
+      this.#activeSinceMs.set(peer, this.#network.clock.monotonicMs());
+      this.#reported.delete(peer);
+    }
     // As on the real wire, a removed member learns of it when it connects.
     if (this.#network.reach(handlers.memberId, peer)?.holdsRemoved(handlers.memberId) === true) this.#removed(handlers);
   }

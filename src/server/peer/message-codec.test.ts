@@ -39,9 +39,19 @@ const message: fc.Arbitrary<Message> = fc.oneof(
     pre: fc.boolean(),
     lastIndex: counter,
     lastTerm: counter,
+    commit: counter,
+    commitTerm: counter,
     transfer: fc.boolean(),
   }),
-  fc.record({ type: fc.constant("vote-response" as const), ...head, term: counter, pre: fc.boolean(), granted: fc.boolean() }),
+  fc.record({
+    type: fc.constant("vote-response" as const),
+    ...head,
+    term: counter,
+    pre: fc.boolean(),
+    granted: fc.boolean(),
+    commit: counter,
+    commitTerm: counter,
+  }),
   fc
     .record({
       ...head,

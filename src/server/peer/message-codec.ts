@@ -37,8 +37,8 @@ const Record = {
 
 /** Field lists must differ from each other: msgpackr finds the record by them. */
 const RECORDS: readonly (readonly string[])[] = [
-  ["from", "to", "term", "pre", "lastIndex", "lastTerm", "transfer"],
-  ["from", "to", "term", "pre", "granted"],
+  ["from", "to", "term", "pre", "lastIndex", "lastTerm", "commit", "commitTerm", "transfer"],
+  ["from", "to", "term", "pre", "granted", "commit", "commitTerm"],
   ["from", "to", "term", "prevIndex", "prevTerm", "commit", "entries"],
   ["from", "to", "term", "rejected", "index", "hintIndex", "hintTerm"],
   ["from", "to", "term", "commit", "round"],
@@ -118,11 +118,23 @@ function wireMessage(message: Message): object {
   const term = counter(message.term);
   switch (message.type) {
     case "vote-request": {
-      const { pre, lastIndex, lastTerm, transfer } = message;
-      return { from, to, term, pre, lastIndex: counter(lastIndex), lastTerm: counter(lastTerm), transfer };
+      const { pre, lastIndex, lastTerm, commit, commitTerm, transfer } = message;
+      return {
+        from,
+        to,
+        term,
+        pre,
+        lastIndex: counter(lastIndex),
+        lastTerm: counter(lastTerm),
+        commit: counter(commit),
+        commitTerm: counter(commitTerm),
+        transfer,
+      };
     }
-    case "vote-response":
-      return { from, to, term, pre: message.pre, granted: message.granted };
+    case "vote-response": {
+      const { pre, granted, commit, commitTerm } = message;
+      return { from, to, term, pre, granted, commit: counter(commit), commitTerm: counter(commitTerm) };
+    }
     case "append-request":
       return {
         from,
@@ -221,11 +233,15 @@ function readMessage(reader: PackReader): Message {
       const pre = reader.flag();
       const lastIndex = reader.counter();
       const lastTerm = reader.counter();
-      return { type: "vote-request", from, to, term, pre, lastIndex, lastTerm, transfer: reader.flag() };
+      const commit = reader.counter();
+      const commitTerm = reader.counter();
+      return { type: "vote-request", from, to, term, pre, lastIndex, lastTerm, commit, commitTerm, transfer: reader.flag() };
     }
     case Record.voteResponse: {
       const pre = reader.flag();
-      return { type: "vote-response", from, to, term, pre, granted: reader.flag() };
+      const granted = reader.flag();
+      const commit = reader.counter();
+      return { type: "vote-response", from, to, term, pre, granted, commit, commitTerm: reader.counter() };
     }
     case Record.appendRequest: {
       const prevIndex = reader.counter();
