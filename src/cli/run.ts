@@ -56,8 +56,8 @@ export interface RunParts {
   startEtcd(config: EtcdConfig): Promise<RunningServer>;
 }
 
-/** A terminal's Ctrl-C reaches the process directly and, under npm, once more by forwarding: within this time that is one and the same. */
-const SAME_SIGNAL_MS = 500;
+/** A terminal's Ctrl-C reaches the process directly and once more from npm or whoever started it, perhaps as another signal: within this time it is one. */
+const SAME_REQUEST_MS = 500;
 /** On top of the longest wait for requests that are under way. */
 const CLOSE_GRACE_MS = 5000;
 const REMOVED_TEXT = "the member has been permanently removed from the cluster";
@@ -210,17 +210,17 @@ async function serve(
   return first;
 }
 
-/** Resolves with the first signal; a second one, unless it is the same key press, ends the process at once. */
+/** Resolves with the first signal; a second one, unless it is the echo of the first, ends the process at once. */
 function firstSignal(log: ProcessLogger, face: ProcessFace): Promise<{ signal: EndingSignal }> {
   return new Promise((resolve) => {
-    let first: { signal: EndingSignal; atMs: number } | undefined;
+    let first: { atMs: number } | undefined;
     face.onSignal((signal) => {
       const nowMs = face.clock.monotonicMs();
       if (first === undefined) {
-        first = { signal, atMs: nowMs };
+        first = { atMs: nowMs };
         log.info({ signal: signal === "SIGINT" ? "interrupt" : "terminated" }, "received signal; shutting down");
         resolve({ signal });
-      } else if (signal !== first.signal || nowMs - first.atMs > SAME_SIGNAL_MS) face.end({ signal });
+      } else if (nowMs - first.atMs > SAME_REQUEST_MS) face.end({ signal });
     });
   });
 }
