@@ -1,0 +1,218 @@
+/** Reading changes in order of revisions: the history for watchers, and the hash over it. */
+
+import type { Backend } from "../backend/backend.ts";
+import type { KeyString } from "../base/bytes.ts";
+import { EMPTY_BYTES } from "../base/bytes.ts";
+import { NO_LEASE, type Revision } from "../base/ids.ts";
+import { HistoryHash } from "./hash.ts";
+import { isTombstoneKey, mainOf, rowKeyFrom, subOf } from "./revision.ts";
+import { CHECKSUM_BYTES, tombstoneWire } from "./row.ts";
+import type { Rows } from "./rows.ts";
+import type { Slicer } from "./slices.ts";
+import type { TreeIndex } from "./tree-index.ts";
+import type { MvccEvent } from "./types.ts";
+
+/** Rows and bytes per read from the backend. */
+const READ_ROWS = 512;
+const READ_BYTES = 1024 * 1024;
+/** Leaves per step when looking for any living key at a past revision. */
+const COUNT_LEAVES = 64;
+
+export interface HistoryParts {
+  readonly backend: Backend;
+  readonly index: TreeIndex;
+  readonly rows: Rows;
+}
+
+export interface HistoryLimits {
+  readonly revisionsMax: number;
+  readonly bytesMax: number;
+}
+
+export interface HistoryPage {
+  readonly events: readonly MvccEvent[];
+  /** The first revision not read. */
+  readonly next: Revision;
+}
+
+/** Collects complete revisions until a limit is reached. */
+class Page {
+  readonly events: MvccEvent[] = [];
+  readonly #limits: HistoryLimits;
+  #revisions = 0;
+  #bytes = 0;
+  #last = 0;
+
+  constructor(limits: HistoryLimits) {
+    this.#limits = limits;
+  }
+
+  /** True if the revision, of which nothing was added yet, does not fit any more. */
+  isFullFor(main: number): boolean {
+    return (
+      main !== this.#last && this.#revisions > 0 && (this.#revisions >= this.#limits.revisionsMax || this.#bytes >= this.#limits.bytesMax)
+    );
+  }
+
+  add(main: number, event: MvccEvent): void {
+    if (main !== this.#last) {
+      this.#last = main;
+      this.#revisions += 1;
+    }
+    this.#bytes += event.kv.key.length + event.kv.value.length;
+    this.events.push(event);
+  }
+}
+
+/**
+ * Events of complete revisions in [from, upTo], oldest first. `compacted` is the compacted revision at the time of the call; of the
+ * changes exactly at it, those that the compaction keeps are seen, whether or not it has removed the others yet. The caller pins `from`.
+ */
+export async function readHistory(
+  parts: HistoryParts,
+  from: Revision,
+  upTo: Revision,
+  compacted: Revision,
+  limits: HistoryLimits,
+  slicer: Slicer,
+): Promise<HistoryPage> {
+  const { index, rows } = parts;
+  const page = new Page(limits);
+  let next = from;
+  while (next <= upTo) {
+    const events = rows.recent.events(next);
+    if (events === undefined) {
+      const end = Math.min(upTo, rows.recent.firstRevision - 1);
+      const reached = await readRows(parts, next, end, compacted, page, slicer);
+      if (reached <= end) return { events: page.events, next: reached };
+      next = reached;
+      continue;
+    }
+    if (page.isFullFor(next)) break;
+    for (let sub = 0; sub < events.length; sub += 1) {
+      const event = events[sub] as MvccEvent;
+      if (next > compacted || index.isKept(event.key, next, sub, compacted)) page.add(next, event);
+    }
+    next += 1;
+    if (slicer.due) await slicer.pause();
+  }
+  return { events: page.events, next };
+}
+
+/** The part that is only in the backend. Returns the first revision not added; above `upTo` if all were. */
+async function readRows(
+  parts: HistoryParts,
+  from: Revision,
+  upTo: Revision,
+  compacted: Revision,
+  page: Page,
+  slicer: Slicer,
+): Promise<Revision> {
+  const { backend, index, rows } = parts;
+  const { reader } = rows;
+  const walk = backend.iterate({ gte: rowKeyFrom(from), lt: rowKeyFrom(upTo + 1) });
+  try {
+    for (;;) {
+      const chunk = await walk.next(READ_ROWS, READ_BYTES);
+      if (chunk.length === 0) return upTo + 1;
+      for (const [rowKey, value] of chunk) {
+        const main = mainOf(rowKey);
+        const sub = subOf(rowKey);
+        if (page.isFullFor(main)) return main;
+        const tombstone = isTombstoneKey(rowKey);
+        reader.read(value, main, sub, tombstone);
+        const key = reader.keyString(value);
+        if (main <= compacted && !index.isKept(key, main, sub, compacted)) continue;
+        const kv = tombstone
+          ? {
+              key: value.subarray(reader.keyFrom, reader.keyTo),
+              createRevision: 0,
+              modRevision: main,
+              version: 0,
+              value: EMPTY_BYTES,
+              lease: NO_LEASE,
+              wire: undefined,
+            }
+          : reader.pair(value, main);
+        const isCreation = !tombstone && reader.version === 1;
+        page.add(main, {
+          type: tombstone ? "delete" : "put",
+          key,
+          kv,
+          previous: isCreation ? undefined : previousOf(index, key, main, compacted),
+        });
+      }
+      if (slicer.due) await slicer.pause();
+      else slicer.throwIfAborted();
+    }
+  } finally {
+    await walk.close();
+  }
+}
+
+function previousOf(index: TreeIndex, key: KeyString, main: number, compacted: number): { main: number; sub: number } | undefined {
+  return main - 1 >= compacted && index.findAt(key, main - 1) ? { main: index.main, sub: index.sub } : undefined;
+}
+
+/**
+ * The hash over everything up to `upTo`, a revision not below `compacted`. The caller pins `upTo`.
+ *
+ * Of the changes at or below the compacted revision only those count that are visible at `upTo`. (Quirk: if nothing at all is visible
+ * there, then whatever the compaction has left.) A deletion exactly at the compacted revision never counts.
+ */
+export async function hashHistory(parts: HistoryParts, upTo: Revision, compacted: Revision, slicer: Slicer): Promise<number> {
+  const { backend, index, rows } = parts;
+  const { reader, recent } = rows;
+  const hash = new HistoryHash();
+  // The backend may get more rows while we read it; they count from here.
+  const written = Math.min(upTo, recent.writtenUpTo);
+  const unwritten: (readonly MvccEvent[])[] = [];
+  for (let main = written + 1; main <= upTo; main += 1) unwritten.push(recent.events(main) ?? []);
+  const walk = backend.iterate({ gte: rowKeyFrom(0), lt: rowKeyFrom(written + 1) });
+  try {
+    const anyVisible = await isAnyVisible(index, upTo, slicer);
+    const counts = (key: KeyString, main: number, sub: number, tombstone: boolean): boolean => {
+      if (main > compacted) return true;
+      if (tombstone && main === compacted) return false;
+      if (!anyVisible) return index.isKept(key, main, sub, compacted);
+      return index.findAt(key, upTo) && index.main === main && index.sub === sub;
+    };
+    for (;;) {
+      const chunk = await walk.next(READ_ROWS, READ_BYTES);
+      if (chunk.length === 0) break;
+      for (const [rowKey, value] of chunk) {
+        const main = mainOf(rowKey);
+        const sub = subOf(rowKey);
+        const tombstone = isTombstoneKey(rowKey);
+        reader.read(value, main, sub, tombstone);
+        if (main > compacted || counts(reader.keyString(value), main, sub, tombstone))
+          hash.add(main, sub, tombstone, value.subarray(CHECKSUM_BYTES));
+      }
+      if (slicer.due) await slicer.pause();
+      else slicer.throwIfAborted();
+    }
+    for (const events of unwritten) {
+      for (let sub = 0; sub < events.length; sub += 1) {
+        const { key, kv, type } = events[sub] as MvccEvent;
+        const tombstone = type === "delete";
+        if (!counts(key, kv.modRevision, sub, tombstone)) continue;
+        hash.add(kv.modRevision, sub, tombstone, kv.wire ?? tombstoneWire(kv.key));
+      }
+      if (slicer.due) await slicer.pause();
+    }
+  } finally {
+    await walk.close();
+  }
+  return hash.value;
+}
+
+async function isAnyVisible(index: TreeIndex, revision: Revision, slicer: Slicer): Promise<boolean> {
+  let next: KeyString | undefined = "" as KeyString;
+  while (next !== undefined) {
+    index.counted = 0;
+    next = index.countSlice(next, undefined, revision, COUNT_LEAVES);
+    if (index.counted > 0) return true;
+    if (slicer.due) await slicer.pause();
+  }
+  return false;
+}

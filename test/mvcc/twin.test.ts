@@ -1,0 +1,29 @@
+import { describe, expect, it } from "vitest";
+import { MvccTwin } from "../support/mvcc-twin.ts";
+
+/** HOLDFAST_MVCC_STEPS multiplies the work; HOLDFAST_MVCC_SEED moves the seeds. */
+const FACTOR = Number(process.env.HOLDFAST_MVCC_STEPS ?? 1);
+const SEED = Number(process.env.HOLDFAST_MVCC_SEED ?? 0);
+
+describe("the store against the naive model", () => {
+  it.each([1, 2, 3, 4])("random requests, small cache, seed %i", async (seed) => {
+    const twin = new MvccTwin({ seed: SEED + seed, steps: 16_000 * FACTOR });
+    await twin.run();
+    for (const step of ["restart", "compact", "compactSlice", "hash", "slowRange", "not now"]) expect(twin.counts[step]).toBeGreaterThan(0);
+    expect(twin.syncReads).toBeGreaterThan(0);
+  });
+
+  it.each([5, 6])("random requests on three keys, seed %i", async (seed) => {
+    await new MvccTwin({ seed: SEED + seed, steps: 10_000 * FACTOR, keys: ["a", "b", "c"] }).run();
+  });
+
+  it("random requests, large cache, many keys", async () => {
+    const keys = Array.from({ length: 400 }, (_, i) => `key/${i}`);
+    await new MvccTwin({ seed: SEED + 7, steps: 10_000 * FACTOR, keys, cacheBytesMax: 10_000_000 }).run();
+  });
+
+  it("compactions, restarts and hashes all the time", async () => {
+    const weights = { compact: 10, compactSlice: 20, hash: 10, history: 10, restart: 3 };
+    await new MvccTwin({ seed: SEED + 8, steps: 8000 * FACTOR, weights }).run();
+  });
+});
