@@ -124,6 +124,8 @@ const MINUS = 0x2d;
 
 /** Anything in a string that needs a closer look. */
 const NOT_PLAIN = /[^\x20-\x7f]|["\\]/;
+// biome-ignore lint/suspicious/noControlCharactersInRegex: the whole of ASCII is meant
+const NOT_ASCII = /[^\x00-\x7f]/;
 const NUMBER = /-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?/y;
 /** What Go's strings.TrimSpace takes away. */
 const SPACE_AT_END =
@@ -287,10 +289,35 @@ class Parser {
   /** Undefined if this is no number, or not an integer within the limits of the field. */
   #bareInteger(plan: FieldPlan, first: number): number | bigint | undefined {
     if (first !== MINUS && !isDigit(first)) return undefined;
-    return integerWithin(plan, this.#number());
+    const plain = this.#plainInteger(this.#at, COMMA) ?? this.#plainInteger(this.#at, CLOSE_OBJECT);
+    return plain === undefined ? integerWithin(plan, this.#number()) : withinNumber(plan, plain);
+  }
+
+  /** An integer without frills from `from` up to the char `end`; undefined, and nothing read, for any other. */
+  #plainInteger(from: number, end: number): number | undefined {
+    const text = this.#text;
+    let at = from;
+    let c = text.charCodeAt(at);
+    const negative = c === MINUS;
+    if (negative) c = text.charCodeAt(++at);
+    const digitsAt = at;
+    let value = 0;
+    while (isDigit(c)) {
+      value = value * 10 + (c - 0x30);
+      c = text.charCodeAt(++at);
+    }
+    const digits = at - digitsAt;
+    if (c !== end || digits === 0 || digits > SAFE_DIGITS || (digits > 1 && text.charCodeAt(digitsAt) === 0x30)) return undefined;
+    this.#at = at;
+    return negative ? 0 - value : value;
   }
 
   #quotedInteger(plan: FieldPlan): number | bigint | undefined {
+    const plain = this.#plainInteger(this.#at + 1, QUOTE);
+    if (plain !== undefined) {
+      this.#at += 1;
+      return withinNumber(plan, plain);
+    }
     const text = this.#string();
     if (text === "" || SPACE_AT_END.test(text)) return undefined;
     // Go reads the first token of the text and does not look behind it.
@@ -349,7 +376,7 @@ class Parser {
     if (this.#noEscapes) {
       const end = this.#text.indexOf('"', from + 1);
       if (end < 0) throw new Trouble();
-      const bytes = base64Bytes(this.#text.slice(from + 1, end));
+      const bytes = base64PlainBytes(this.#text.slice(from + 1, end));
       if (bytes !== undefined) {
         this.#at = end + 1;
         return bytes;
@@ -388,8 +415,7 @@ class Parser {
           if (six.length < 6) throw new JsonError("proto: unexpected EOF");
           const low = six.startsWith("\\u") ? hexUnit(text, at) : 0;
           if (unit >= 0xdc00 || low < 0xdc00 || low > 0xdfff) {
-            const shown = utf8TextStrict(latin1Bytes(six)) ?? six;
-            throw this.#syntaxError(from, `invalid escape code ${quoteGo(shown)} in string`);
+            throw this.#syntaxError(from, `invalid escape code ${quoteGo(six)} in string`);
           }
           parts.push(String.fromCharCode(unit, low));
           at += 6;
@@ -404,6 +430,10 @@ class Parser {
 
   #utf8(raw: string, stringAt: number, parts: string[]): void {
     if (raw === "") return;
+    if (!NOT_ASCII.test(raw)) {
+      parts.push(raw);
+      return;
+    }
     const decoded = utf8TextStrict(latin1Bytes(raw));
     if (decoded === undefined) throw this.#syntaxError(stringAt, "invalid UTF-8 in string");
     parts.push(decoded);
@@ -566,23 +596,15 @@ function hexUnit(text: string, at: number): number {
 /** Digits which a number holds without loss. */
 const SAFE_DIGITS = 15;
 
-function integerWithin(plan: FieldPlan, number: string): number | bigint | undefined {
-  if (number.length <= SAFE_DIGITS) {
-    const value = Number(number);
-    // Rules out fractions and exponents, which the exact way below may still accept.
-    if (Number.isInteger(value) && isPlainInteger(number)) {
-      return value >= plan.minimumNumber && value <= plan.maximumNumber ? value + 0 : undefined;
-    }
-  }
+function withinNumber(plan: FieldPlan, value: number): number | undefined {
+  return value >= plan.minimumNumber && value <= plan.maximumNumber ? value : undefined;
+}
+
+function integerWithin(plan: FieldPlan, number: string): bigint | undefined {
   const digits = normalizedInteger(number);
   if (digits === undefined) return undefined;
   const value = BigInt(digits);
   return value >= plan.minimum && value <= plan.maximum ? value : undefined;
-}
-
-function isPlainInteger(number: string): boolean {
-  for (let i = number.charCodeAt(0) === MINUS ? 1 : 0; i < number.length; i += 1) if (!isDigit(number.charCodeAt(i))) return false;
-  return true;
 }
 
 /** Go's largest exponent here, that of a 32-bit integer. */
@@ -634,6 +656,13 @@ const MAX_SAFE = BigInt(Number.MAX_SAFE_INTEGER);
 
 /** Go's base64 as protojson uses it; undefined if that refuses the text. */
 function base64Bytes(text: string): Uint8Array | undefined {
+  // The platform would look at the low byte of each char only.
+  if (NOT_ASCII.test(text)) return undefined;
+  return base64PlainBytes(text) ?? base64WithLineEnds(text);
+}
+
+/** The same for a text that has nothing but base64 in it. */
+function base64PlainBytes(text: string): Uint8Array | undefined {
   if (text === "") return EMPTY_BYTES;
   const url = text.includes("-") || text.includes("_");
   if (url && (text.includes("+") || text.includes("/"))) return undefined;
@@ -646,14 +675,15 @@ function base64Bytes(text: string): Uint8Array | undefined {
     // The platform skips what is not base64, so the right length says that there was nothing else.
     if (bytes.length === Math.floor((digits * 3) / 4)) return bytes;
   }
-  return base64WithLineEnds(text);
+  return undefined;
 }
 
 /** Line ends may stand anywhere, but count in the length that decides whether padding is due. */
 function base64WithLineEnds(text: string): Uint8Array | undefined {
   const padded = text.length % 4 === 0;
   let digits = text.replace(/[\r\n]/g, "");
-  if (digits.length === text.length) return undefined;
+  const url = /[-_]/.test(digits);
+  if (digits.length === text.length || (url && /[+/]/.test(digits))) return undefined;
   if (padded) {
     if (digits.length % 4 !== 0) return undefined;
     digits = digits.replace(/={1,2}$/, "");

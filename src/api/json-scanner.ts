@@ -1,3 +1,4 @@
+import { latin1Bytes, utf8TextStrict } from "../base/bytes.ts";
 import { EtcdError, GrpcCode } from "../base/errors.ts";
 
 /** A request body that is not JSON, or JSON that is not the wanted message. The text is the one etcd's gateway answers with. */
@@ -325,9 +326,20 @@ function quoteByte(c: number): string {
   return c === 0x27 ? "'\\''" : `'${quoteChar(String.fromCharCode(c))}'`;
 }
 
-/** Go's %q for a string. */
-export function quoteGo(text: string): string {
+/** Go's %q for bytes, one char per byte. What is not UTF-8 shows as hexadecimal bytes. */
+export function quoteGo(bytes: string): string {
   let quoted = '"';
-  for (const char of text) quoted += char === '"' ? '\\"' : quoteChar(char);
+  for (let at = 0; at < bytes.length; ) {
+    const first = bytes.charCodeAt(at);
+    const length = first < 0x80 ? 1 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
+    const char = at + length > bytes.length ? undefined : utf8TextStrict(latin1Bytes(bytes.slice(at, at + length)));
+    if (char === undefined) {
+      quoted += `\\x${first.toString(16)}`;
+      at += 1;
+    } else {
+      quoted += char === '"' ? '\\"' : quoteChar(char);
+      at += length;
+    }
+  }
   return `${quoted}"`;
 }

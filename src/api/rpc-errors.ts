@@ -149,6 +149,14 @@ export function isRpcError(value: unknown, reason: RpcErrorReason): value is Rpc
   return EtcdError.is(value) && value.reason === reason;
 }
 
+/**
+ * The same reason and text with code Unknown: how the lock and election services pass on what went wrong below them. An error that already
+ * has that code is returned as it is.
+ */
+export function withUnknownCode(error: EtcdError): EtcdError {
+  return error.grpcCode === Unknown ? error : new EtcdError(error.reason, Unknown, error.message, { cause: error });
+}
+
 /** A revision below what compaction has kept. */
 export class CompactedError extends RpcError {
   readonly requested: number;
@@ -228,8 +236,7 @@ export type TransportErrorReason =
   | "wrong-http-method"
   | "decompression-failed"
   | "no-decompressor"
-  | "invalid-grpc-timeout"
-  | "invalid-json";
+  | "invalid-grpc-timeout";
 
 export class TransportError extends EtcdError {
   declare readonly reason: TransportErrorReason;

@@ -16,7 +16,10 @@ function view(bytes: Uint8Array): Buffer {
 }
 
 /** Works on any Uint8Array and spares the intermediate Buffer, which costs as much as the conversion. */
-const latin1Slice = (Buffer.prototype as unknown as { latin1Slice(this: Uint8Array, from: number, to: number): string }).latin1Slice;
+const { latin1Slice, base64Slice } = Buffer.prototype as unknown as Record<
+  "latin1Slice" | "base64Slice",
+  (this: Uint8Array, from: number, to: number) => string
+>;
 
 export function keyStringOf(bytes: Uint8Array): KeyString {
   return latin1Slice.call(bytes, 0, bytes.length) as KeyString;
@@ -52,7 +55,7 @@ export function hexText(bytes: Uint8Array): string {
 
 /** One char per byte, so that indexes into the text are indexes into the bytes. */
 export function latin1Text(bytes: Uint8Array): string {
-  return view(bytes).toString("latin1");
+  return latin1Slice.call(bytes, 0, bytes.length);
 }
 
 /** The inverse of {@link latin1Text}; every char must be below 0x100. */
@@ -67,7 +70,7 @@ export function base64BytesLenient(text: string): Uint8Array {
 
 /** Standard alphabet, padded. */
 export function base64Text(bytes: Uint8Array): string {
-  return view(bytes).toString("base64");
+  return base64Slice.call(bytes, 0, bytes.length);
 }
 
 /** Unsigned byte order, shorter first on a tie: negative, zero or positive. */

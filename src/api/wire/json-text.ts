@@ -3,9 +3,9 @@ import { base64Text } from "../../base/bytes.ts";
 import type { EnumDescriptor } from "./message-type.ts";
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what must be escaped
-const NEEDS_ESCAPE = /["\\\x00-\x1f\x7f]/;
+const NEEDS_ESCAPE = /["\\\x00-\x1f]/;
 // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what must be escaped
-const ESCAPED = /["\\\x00-\x1f\x7f]/g;
+const ESCAPED = /["\\\x00-\x1f]/g;
 
 const SHORT: Readonly<Record<string, string>> = {
   '"': '\\"',
@@ -21,7 +21,7 @@ function escapeOf(char: string): string {
   return SHORT[char] ?? `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`;
 }
 
-/** A JSON string. Control characters, DEL, quote and backslash are escaped, nothing else. */
+/** A JSON string. Control characters below space, quote and backslash are escaped, nothing else. */
 export function jsonString(text: string): string {
   return `"${NEEDS_ESCAPE.test(text) ? text.replace(ESCAPED, escapeOf) : text}"`;
 }

@@ -7,8 +7,8 @@ import { joinSigned, joinUnsigned, saturateSigned, saturateUnsigned } from "./in
  * a JavaScript stack; 1,000 does with a wide margin.
  */
 export const MESSAGE_DEPTH_MAX = 1000;
-/** How deep unknown groups may nest, as in protobuf-go. They are skipped without recursion. */
-const GROUP_DEPTH_MAX = 10_000;
+/** How deep unknown groups may nest, as observed with etcd. They are skipped without recursion. */
+const GROUP_DEPTH_MAX = 10_001;
 const FIELD_NUMBER_MAX = 0x1fffffff;
 
 const TWO_28 = 268435456;

@@ -7,7 +7,6 @@ const CAPACITY_START = 4096;
 const CAPACITY_KEPT_MAX = 1 << 20;
 /** Up to this many bytes a loop is cheaper than `set`. */
 const SHORT_COPY_BYTES = 24;
-const TWO_32 = 4294967296;
 
 /**
  * Writes protobuf wire format from the back to the front: fields in reverse order, value before tag, content before length. So a length
@@ -116,7 +115,7 @@ export class Writer {
 
   /** Any varint field whose value is a number: counters, 32-bit integers, enums. Negative values take ten bytes. */
   number(tag: number, value: number): void {
-    if (value >= 0 && value < TWO_32) {
+    if (value >>> 0 === value) {
       this.varint32(value);
     } else {
       assert(Number.isSafeInteger(value), "a counter is a safe integer", { value });
