@@ -311,13 +311,19 @@ describe("writer", () => {
   test("puts in front of what is there", () => {
     const writer = new Writer();
     RangeRequest.encodeTo(writer, RangeRequest.create({ key: ascii("a") }));
-    const length = writer.length;
-    for (const byte of [length, 0, 0, 0, 0]) writer.byte(byte);
+    writer.uint32(writer.length);
+    writer.byte(0);
     expect(hexOf(writer.view())).toBe("00000000030a0161");
     const detached = writer.detach();
     writer.byte(1);
     expect(hexOf(detached)).toBe("00000000030a0161");
     expect(hexOf(writer.copy())).toBe("01");
+  });
+
+  test("four bytes are big-endian", () => {
+    const writer = new Writer(0);
+    writer.uint32(0xfedcba98);
+    expect(hexOf(writer.view())).toBe("fedcba98");
   });
 
   test("a failed encode leaves nothing behind for the next one", () => {

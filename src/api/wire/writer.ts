@@ -58,6 +58,18 @@ export class Writer {
     this.#bytes[this.#at] = value;
   }
 
+  /** Four bytes, most significant first: for the length in front of a gRPC message. */
+  uint32(value: number): void {
+    if (this.#at < 4) this.#grow(4);
+    const at = this.#at - 4;
+    this.#at = at;
+    const bytes = this.#bytes;
+    bytes[at] = value >>> 24;
+    bytes[at + 1] = value >>> 16;
+    bytes[at + 2] = value >>> 8;
+    bytes[at + 3] = value;
+  }
+
   /** Copies `bytes` as they are. */
   raw(bytes: Uint8Array): void {
     const length = bytes.length;
