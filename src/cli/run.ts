@@ -40,12 +40,18 @@ export interface ProcessFace {
   end(ending: Ending): void;
 }
 
+/** Why a server ended by itself. */
+export type Failure = Error & {
+  /** "removed" when the member was removed from the cluster, which is no error of its own. */
+  readonly failure?: string;
+};
+
 /** What a run needs of a started server. */
 export interface RunningServer {
   /** Resolves when it serves clients. */
   readonly ready: Promise<void>;
   /** Resolves when it can no longer do its work. */
-  readonly failed: Promise<Error>;
+  readonly failed: Promise<Failure>;
   /** Where it listens for clients, with the ports really bound. */
   readonly clientUrls: readonly string[];
   readonly peerUrls: readonly string[];
@@ -198,7 +204,6 @@ async function serve(
   // A start that fails later is told by `failed`.
   void server.ready.then(
     () => {
-      log.info({}, "ready to serve client requests");
       if (face.environment.HOLDFAST_GREETING === "1") face.stdout(greeting(server, resolved));
     },
     (error: unknown) => log.debug({ error }, "never became ready"),
@@ -226,15 +231,15 @@ function firstSignal(log: ProcessLogger, face: ProcessFace): Promise<{ signal: E
 }
 
 async function endAfterFailure(
-  error: Error,
+  error: Failure,
   server: RunningServer,
   resolved: ResolvedConfig,
   log: ProcessLogger,
   face: ProcessFace,
 ): Promise<Ending> {
-  const removed = error.message.includes(REMOVED_TEXT);
+  const removed = error.failure === "removed";
   if (removed) {
-    log.warn({ error: error.message }, "server error");
+    log.warn({ error: REMOVED_TEXT }, "server error");
     log.warn({ "data-dir": resolved.server.dataDirectory }, "data-dir used by this member must be removed");
   } else log.fatal({ error }, "server failed");
   await closeWithin(server, resolved, log, face);

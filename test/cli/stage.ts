@@ -1,6 +1,6 @@
 /** A process to run the command in, without a process. */
 import type { Clock, Timer } from "../../src/base/clock.ts";
-import { type Ending, type EndingSignal, type ProcessFace, type RunningServer, runCli } from "../../src/cli/run.ts";
+import { type Ending, type EndingSignal, type Failure, type ProcessFace, type RunningServer, runCli } from "../../src/cli/run.ts";
 import type { EtcdConfig } from "../../src/embed/index.ts";
 
 export class ManualClock implements Clock {
@@ -48,15 +48,15 @@ export class StubServer implements RunningServer {
   readonly peerUrls = ["http://127.0.0.1:2380"];
   closes = 0;
   readonly ready: Promise<void>;
-  readonly failed: Promise<Error>;
+  readonly failed: Promise<Failure>;
   readonly becomeReady: () => void;
-  readonly fail: (error: Error) => void;
+  readonly fail: (error: Failure) => void;
   /** Settled at once unless a test replaces it. */
   closing: Promise<void> = Promise.resolve();
 
   constructor() {
     const ready = deferred<void>();
-    const failed = deferred<Error>();
+    const failed = deferred<Failure>();
     this.ready = ready.promise;
     this.failed = failed.promise;
     this.becomeReady = () => ready.resolve();
