@@ -34,7 +34,9 @@ const HEADERS_TIMEOUT_MS = 10_000;
 const CLOSE_WAIT_MS = 5000;
 
 export interface HttpPeerTransport extends PeerTransport {
-  /** The listen URLs with the ports that were really bound; empty before `start` has resolved. */
+  /** Binds the listeners before `start`, for those who must know their ports first. Connections are refused with 503 until `start`. */
+  bind(): Promise<void>;
+  /** The listen URLs with the ports that were really bound; empty before `bind` or `start` has resolved. */
   boundUrls(): readonly string[];
 }
 
@@ -49,6 +51,7 @@ class HttpTransport implements HttpPeerTransport {
   #context: TransportContext | undefined;
   readonly #servers: (http.Server | https.Server)[] = [];
   #boundUrls: readonly string[] = [];
+  #bound: Promise<void> | undefined;
   /** The listener that is being bound: until then it cannot be closed. */
   #binding: Promise<string> | undefined;
   /** Every connection, of whatever kind, until it is closed. */
@@ -95,6 +98,16 @@ class HttpTransport implements HttpPeerTransport {
         }),
       removed: () => this.#reportRemoved(),
     };
+    await this.bind();
+    this.#reconcile();
+  }
+
+  bind(): Promise<void> {
+    this.#bound ??= this.#bind();
+    return this.#bound;
+  }
+
+  async #bind(): Promise<void> {
     try {
       const bound: string[] = [];
       for (const url of this.#options.listenUrls) {
@@ -108,7 +121,6 @@ class HttpTransport implements HttpPeerTransport {
       await this.close();
       throw error;
     }
-    this.#reconcile();
   }
 
   setPeers(peers: readonly PeerAddress[]): void {
