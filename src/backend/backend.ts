@@ -1,6 +1,6 @@
 /**
  * The backend port: an ordered, atomic key-value store that holds the state machine's rows as a rebuildable view of the WAL.
- * Keys compare as unsigned bytes. Two implementations, `level.ts` and `memory.ts`, pass one contract suite (`backend.contract.ts`).
+ * Keys compare as unsigned bytes. Two implementations, `level.ts` and `memory.ts`, pass one contract suite (test/support/backend.contract.ts).
  *
  * Durability: a batch is atomic and ordered (a crash keeps a prefix of the batches), but nothing is synced until `checkpoint`.
  * After any write error the backend is poisoned: every call fails with BackendFailedError until it is closed and opened again
