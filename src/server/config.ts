@@ -1,3 +1,4 @@
+import type { Backend } from "../backend/backend.ts";
 import type { Clock } from "../base/clock.ts";
 import type { Disk } from "../base/disk.ts";
 import type { Logger } from "../base/logger.ts";
@@ -61,8 +62,10 @@ export interface ServerPorts {
   readonly random: Random;
   readonly disk: Disk;
   readonly logger: Logger;
-  /** Resolves in a later turn of the event loop, after pending I/O had a chance. */
-  readonly yieldNow: () => Promise<void>;
+  /** Opens (creating it when absent) the store in that directory; one opener at a time. */
+  readonly openBackend: (directory: string) => Promise<Backend>;
+  /** Calls `fn` in a later turn of the event loop, after pending I/O had a chance (setImmediate). Calls keep their order. */
+  readonly defer: (fn: () => void) => void;
 }
 
 /** Version strings where clients look at them: those of the etcd release whose behaviour this is. */

@@ -362,7 +362,8 @@ class HttpTransport implements HttpPeerTransport {
   /** The endpoints without an upgrade. */
   #plain(method: string | undefined, url: string | undefined): { status: number; headers: Record<string, string>; body: string } {
     const handlers = this.#handlers;
-    assert(handlers !== undefined, "listeners exist only after start");
+    // Bound, but this member does not know yet who it is.
+    if (handlers === undefined) return { status: 503, headers: { "Content-Type": TEXT }, body: "starting\n" };
     const headers: Record<string, string> = { "X-Etcd-Cluster-Id": hexId(handlers.clusterId) };
     const path = (url ?? "").split("?", 1)[0];
     if (path !== "/members" && path !== "/version") {

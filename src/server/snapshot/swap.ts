@@ -7,12 +7,14 @@
  *   db.switch             the decision, durable: db.incoming-<index> is complete and durable and shall become db
  *   db.retired-<index>    the old one, until it is deleted
  *
- * Order of the owner's steps:
+ * The owner's steps:
  *   1. prepareIncoming, open a backend there, installInto, checkpoint, close it
  *   2. decideSwap                  from here on the new store can be taken over at any time
- *   3. make the WAL's snapshot record durable; this is what makes the new store the right one
+ *   3. make the WAL's snapshot record durable
  *   4. close the old store, finishSwap, open db
- * and at every start, after the WAL is read and before the store is opened: finishSwap with `isWanted` telling whether the WAL has that record.
+ * and at every start, before the store is opened: finishSwap. With `isWanted` telling whether the WAL has that record, the log and the store always
+ * fit together. An owner that does 4 before 3 may start with a store that is ahead of its log, or whose log has another history below the store's
+ * index: it must compare the terms and drop such a log.
  */
 import { assert } from "../../base/assert.ts";
 import { crc32, utf8Bytes, utf8Text } from "../../base/bytes.ts";

@@ -1,0 +1,336 @@
+/**
+ * A whole member inside this process: `startEtcd(config)` gives what Go programs get from etcd's embed package. It installs no signal handlers, never exits
+ * the process, keeps no state at package level, and leaves nothing behind after `close()`.
+ */
+import { LevelBackend, MemoryBackend } from "../backend/index.ts";
+import type { Clock } from "../base/clock.ts";
+import { systemClock } from "../base/clock-system.ts";
+import type { Disk } from "../base/disk.ts";
+import { systemDisk } from "../base/disk-system.ts";
+import { EtcdError, GrpcCode } from "../base/errors.ts";
+import { hexId, type MemberId } from "../base/ids.ts";
+import { type Logger, silentLogger } from "../base/logger.ts";
+import { systemRandom } from "../base/random-system.ts";
+import {
+  bindMetrics,
+  buildHttpApp,
+  buildMetricsApp,
+  ClientPort,
+  createHttpPeerTransport,
+  fetchMembers,
+  type HttpApp,
+  type HttpPeerTransport,
+  metricsObserver,
+  type PeerObserver,
+  type PeerTransport,
+  type RemoteMembers,
+  SERVER_VERSION,
+  Server,
+  type ServerConfig,
+  type ServerFailedError,
+  ServerMetrics,
+  type ServerPorts,
+  type Services,
+} from "../server/index.ts";
+import { type EtcdConfig, type ListenUrl, type ResolvedConfig, resolveConfig, withBoundPorts } from "./config.ts";
+
+/** A running member. */
+export interface EtcdServer {
+  readonly name: string;
+  /** As etcd prints it: lower-case hex. */
+  readonly id: string;
+  readonly clusterId: string;
+  /** Resolves when it serves: joined, published, with a leader. Rejects when it ended before. */
+  readonly ready: Promise<void>;
+  /** Resolves with the reason when the member ended by itself (failed disk, broken invariant, removed from the cluster); stays pending otherwise. */
+  readonly failed: Promise<ServerFailedError>;
+  /** Hex id of the leader that this member knows; undefined while there is none. */
+  readonly leader: string | undefined;
+  readonly isLeader: boolean;
+  /** Calls `listener` with the hex id of each new leader. Returns how to stop that. */
+  onLeaderChanged(listener: (leader: string) => void): () => void;
+  /** The v3 services, in process: no sockets, no encoding. */
+  readonly services: Services;
+  /** Where clients are served, with the ports really bound. */
+  readonly clientUrls: readonly string[];
+  readonly peerUrls: readonly string[];
+  readonly metrics: ServerMetrics;
+  /** For tests and tools that look inside. Not covered by semantic versioning. */
+  readonly server: Server;
+  /** Hands leadership over, stops, and releases everything. Idempotent, in any state. */
+  close(): Promise<void>;
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+/** How long clients' running calls may take to end when the member closes. */
+const CLOSE_GRACE_MS = 500;
+
+/**
+ * Starts a member. Resolves when it is started and bound, before it is ready: await `server.ready` before using it.
+ * @throws ConfigError with all problems of the configuration; BootstrapError when the data or the cluster do not fit it; the system's error for ports in use.
+ */
+export async function startEtcd(config: EtcdConfig = {}): Promise<EtcdServer> {
+  const member = new Member(resolveConfig(config));
+  try {
+    await member.start();
+  } catch (error) {
+    await member.close();
+    throw error;
+  }
+  return member;
+}
+
+class Member implements EtcdServer {
+  #config: ResolvedConfig;
+  readonly metrics: ServerMetrics;
+  readonly #logger: Logger;
+  readonly #clock: Clock;
+  readonly #disk: Disk;
+  readonly #clientPorts: ClientPort[] = [];
+  readonly #metricsPorts: ClientPort[] = [];
+  #transport: PeerTransport | undefined;
+  #httpTransport: HttpPeerTransport | undefined;
+  #http: HttpApp | undefined;
+  #metricsHttp: HttpApp | undefined;
+  #server: Server | undefined;
+  #memberId: MemberId | undefined;
+  /** Filled in when the member knows its id; nothing is observed before. */
+  readonly #peerObserver: PeerObserver = {};
+  #clientUrls: readonly string[] = [];
+  #closing: Promise<void> | undefined;
+  /** Ends what a start waits for when the member is closed meanwhile. */
+  readonly #abort = new AbortController();
+
+  constructor(config: ResolvedConfig) {
+    this.#config = config;
+    const { injected } = config;
+    this.#logger = injected.logger ?? silentLogger;
+    this.#clock = injected.clock ?? systemClock();
+    this.#disk = config.server.unsafeNoFsync ? withoutSync(injected.disk ?? systemDisk()) : (injected.disk ?? systemDisk());
+    this.metrics = new ServerMetrics();
+  }
+
+  get server(): Server {
+    if (this.#server === undefined) throw new EtcdError("not-started", GrpcCode.FailedPrecondition, "the member is not started");
+    return this.#server;
+  }
+
+  get name(): string {
+    return this.#config.server.name;
+  }
+
+  get id(): string {
+    return hexId(this.server.memberId);
+  }
+
+  get clusterId(): string {
+    return hexId(this.server.clusterId);
+  }
+
+  get ready(): Promise<void> {
+    return this.server.ready;
+  }
+
+  get failed(): Promise<ServerFailedError> {
+    return this.server.failed;
+  }
+
+  get leader(): string | undefined {
+    const { leader } = this.server;
+    return leader === 0n ? undefined : hexId(leader);
+  }
+
+  get isLeader(): boolean {
+    return this.server.isLeader;
+  }
+
+  get services(): Services {
+    return this.server.services;
+  }
+
+  get clientUrls(): readonly string[] {
+    return this.#clientUrls;
+  }
+
+  get peerUrls(): readonly string[] {
+    return this.#httpTransport?.boundUrls() ?? [];
+  }
+
+  onLeaderChanged(listener: (leader: string) => void): () => void {
+    return this.server.onLeaderChanged((leader: MemberId) => listener(hexId(leader)));
+  }
+
+  async start(): Promise<void> {
+    const random = this.#config.injected.random ?? systemRandom();
+    for (const notice of this.#config.notices) this.#logger[notice.level](notice.fields, notice.message);
+    this.#transport = this.#config.injected.transport;
+    if (this.#transport === undefined) {
+      this.#httpTransport = createHttpPeerTransport({
+        listenUrls: this.#config.listen.peer.map((url) => url.url),
+        advertisedPeerUrls: this.#config.server.initialAdvertisePeerUrls,
+        serverVersion: SERVER_VERSION,
+        clock: this.#clock,
+        random,
+        logger: this.#logger,
+        observer: this.#peerObserver,
+      });
+      this.#transport = this.#httpTransport;
+      await this.#httpTransport.bind();
+    }
+    await this.#bindClientPorts();
+    this.#config = withBoundPorts(this.#config, { peer: this.peerUrls, client: this.#clientUrls });
+    const config = this.#config.server;
+    const ports: ServerPorts = {
+      clock: this.#clock,
+      random,
+      disk: this.#disk,
+      logger: this.#logger,
+      openBackend: (directory) => (config.inMemory ? Promise.resolve(new MemoryBackend()) : LevelBackend.open({ directory })),
+      defer: this.#config.injected.defer ?? ((fn) => void setImmediate(fn)),
+    };
+    const server = await Server.start({
+      config,
+      ports,
+      transport: this.#transport,
+      fetchMembers: (urls, timeoutMs) => askMembers(this.#clock, urls, timeoutMs, this.#abort.signal),
+      observer: metricsObserver(this.metrics, () => this.#memberId),
+      onIdentity: ({ memberId }) => {
+        this.#memberId = memberId;
+        Object.assign(this.#peerObserver, this.metrics.peerObserver(memberId));
+      },
+    });
+    this.#server = server;
+    bindMetrics(this.metrics, server);
+    await this.#serve(server, config);
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #bindClientPorts(): Promise<void> {
+    const { listen } = this.#config;
+    const separate = listen.clientHttp.length > 0;
+    const urls: string[] = [];
+    for (const url of listen.client) {
+      const port = this.#clientPort(url, { http: !separate, http2: true });
+      await port.listen();
+      urls.push(boundUrl(url, port));
+    }
+    for (const url of listen.clientHttp) await this.#clientPort(url, { http: true, http2: false }).listen();
+    for (const url of listen.metrics) {
+      const port = new ClientPort({
+        clock: this.#clock,
+        address: url,
+        http: (socket) => this.#metricsHttp?.handle(socket) ?? socket.destroy(),
+        http2: undefined,
+        onError: (error) => this.#logger.warn({ error: error.message }, "metrics listener failed"),
+      });
+      this.#metricsPorts.push(port);
+      await port.listen();
+    }
+    this.#clientUrls = urls;
+  }
+
+  #clientPort(url: ListenUrl, serves: { http: boolean; http2: boolean }): ClientPort {
+    const port = new ClientPort({
+      clock: this.#clock,
+      address: url,
+      http: serves.http ? (socket) => this.#http?.handle(socket) ?? socket.destroy() : undefined,
+      http2: undefined,
+      onError: (error) => this.#logger.warn({ error: error.message }, "client listener failed"),
+    });
+    this.#clientPorts.push(port);
+    return port;
+  }
+
+  async #serve(server: Server, config: ServerConfig): Promise<void> {
+    const requestTimeoutMs = 5000 + 2 * config.electionMs;
+    const shared = { metrics: this.metrics, clock: this.#clock, logger: this.#logger, requestTimeoutMs };
+    if (this.#metricsPorts.length > 0) {
+      this.#metricsHttp = await buildMetricsApp({ ...shared, health: server.services.health });
+      for (const port of this.#metricsPorts) port.serve();
+    }
+    if (this.#clientPorts.length === 0) return;
+    this.#http = await buildHttpApp({
+      ...shared,
+      services: server.services,
+      cors: this.#config.cors,
+      hostWhitelist: this.#config.hostWhitelist,
+      enableGateway: this.#config.enableGrpcGateway,
+      clientCertAuth: false,
+      authEnabled: () => false,
+      maxRequestBytes: config.maxRequestBytes,
+      raftStatus: () => server.raftStatus(),
+      onBug: (error) => server.fail(error),
+    });
+    server.ready.then(
+      () => {
+        if (this.#closing !== undefined) return;
+        for (const port of this.#clientPorts) port.serve();
+        this.#logger.info({ name: config.name }, "ready to serve client requests");
+        for (const url of this.#clientUrls)
+          this.#logger.info({ address: url }, "serving client traffic insecurely; this is strongly discouraged!");
+      },
+      () => undefined,
+    );
+  }
+
+  async #close(): Promise<void> {
+    this.#abort.abort();
+    // Clients first: they must not see the parts end one by one.
+    for (const port of [...this.#clientPorts, ...this.#metricsPorts]) await port.close();
+    await this.#http?.close({ graceMs: CLOSE_GRACE_MS });
+    await this.#metricsHttp?.close({ graceMs: 0 });
+    if (this.#server !== undefined) await this.#server.close();
+    else await this.#transport?.close();
+  }
+}
+
+function boundUrl(url: ListenUrl, port: ClientPort): string {
+  if (url.kind === "unix" || url.port !== 0) return url.url;
+  return url.url.replace(/:0$/, `:${port.port}`);
+}
+
+async function askMembers(
+  clock: Clock,
+  urls: readonly string[],
+  timeoutMs: number,
+  signal: AbortSignal,
+): Promise<RemoteMembers | undefined> {
+  if (urls.length === 0) return undefined;
+  try {
+    const { clusterId, members } = await fetchMembers(urls, { timeoutMs, clock, signal });
+    return { clusterId, members };
+  } catch (error) {
+    if (EtcdError.is(error)) return undefined;
+    throw error;
+  }
+}
+
+/** `--unsafe-no-fsync`: a power failure may lose what was acknowledged. */
+function withoutSync(disk: Disk): Disk {
+  const nothing = (): Promise<void> => Promise.resolve();
+  return {
+    ...disk,
+    syncDirectory: nothing,
+    async open(path, options) {
+      const file = await disk.open(path, options);
+      return {
+        read: (position, length) => file.read(position, length),
+        write: (position, bytes) => file.write(position, bytes),
+        writeNow: (position, bytes) => file.writeNow(position, bytes),
+        sync: nothing,
+        syncNow: () => undefined,
+        sizeBytes: () => file.sizeBytes(),
+        truncate: (sizeBytes) => file.truncate(sizeBytes),
+        close: () => file.close(),
+      };
+    },
+  };
+}

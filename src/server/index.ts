@@ -1,0 +1,18 @@
+/** The server root's face, for `embed` and `cli`. */
+export { BackendBrokenError } from "./apply/state.ts";
+export { BootstrapError, type RemoteMembers } from "./bootstrap.ts";
+export { ClientPort, type ClientPortOptions, type SocketHandler } from "./client-port.ts";
+export { CLUSTER_VERSION, SERVER_VERSION, type ServerConfig, type ServerPorts, STORAGE_VERSION } from "./config.ts";
+export { buildHttpApp, buildMetricsApp, type HttpApp } from "./http/index.ts";
+export { ServerMetrics } from "./metrics.ts";
+export { bindMetrics, metricsObserver } from "./observe.ts";
+export {
+  createHttpPeerTransport,
+  fetchMembers,
+  type HttpPeerTransport,
+  MemoryNetwork,
+  type PeerObserver,
+  type PeerTransport,
+} from "./peer/index.ts";
+export { type FailureReason, Server, ServerFailedError, type ServerObserver, type ServerOptions } from "./server.ts";
+export type { CallContext, Services, WatchSession } from "./services/services.contract.ts";
