@@ -1,7 +1,7 @@
 /** The face of the watch hub: one per member, fed by the applier, read by the stream skins. `hub.ts` implements it. */
 import type { WatchCreateRequest, WatchResponse } from "../api/index.ts";
 import type { Revision } from "../base/ids.ts";
-import type { MvccEvent, MvccStoreFace } from "../mvcc/store.contract.ts";
+import type { MvccEvent, MvccStoreFace } from "../mvcc/index.ts";
 
 export type WatchSource = Pick<MvccStoreFace, "revision" | "compactRevision" | "history" | "rowAt" | "rowsAt">;
 

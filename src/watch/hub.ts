@@ -5,11 +5,11 @@
  * compaction overtakes it (it is then told so). Rules of etcd's server/storage/mvcc/watchable_store.go; differences: queues are bounded
  * in bytes per stream, catching up is fair between watchers of different positions, and all responses of a stream go through one queue.
  */
-import type { ResponseHeader } from "../api/index.ts";
+import type { KeyValue, ResponseHeader } from "../api/index.ts";
 import { assert } from "../base/assert.ts";
 import { EtcdError } from "../base/errors.ts";
 import type { Revision } from "../base/ids.ts";
-import type { MvccEvent } from "../mvcc/store.contract.ts";
+import type { MvccEvent } from "../mvcc/index.ts";
 import { HistoryBatch, previousMissing, RecentRevisions } from "./catch-up.ts";
 import type { WatchHubFace, WatchHubOptions, WatchSource } from "./hub.contract.ts";
 import { type Bucket, WatchIndex } from "./interval-tree.ts";
@@ -234,6 +234,7 @@ export class WatchHub implements WatchHubFace {
   /** Reads a stretch of history. Undefined when it was compacted meanwhile. */
   async #read(from: Revision, roomBytes: number): Promise<HistoryBatch | undefined> {
     const source = this.#source;
+    const generation = this.#generation;
     const upTo = this.#notified;
     try {
       const { events, next } = await source.history(from, upTo, {
@@ -247,9 +248,11 @@ export class WatchHub implements WatchHubFace {
         next,
       );
     } catch (error) {
+      // The store was closed because another took its place, or with the hub: what it could not read is not wanted any more.
+      if (this.#generation !== generation) return undefined;
       if (!EtcdError.is(error) || error.reason !== "compacted") throw error;
       // The next turn cancels the watcher by the compaction that made the read fail.
-      assert(source !== this.#source || source.compactRevision > from, "history is refused only below the compaction", { from });
+      assert(source.compactRevision > from, "history is refused only below the compaction", { from });
       return undefined;
     }
   }
@@ -331,11 +334,17 @@ export class WatchHub implements WatchHubFace {
   }
 
   async #lookUpPrevious(missing: readonly WatchEvent[]): Promise<void> {
-    const source = this.#source;
+    const generation = this.#generation;
     const allowed = missing.filter((event) => this.#previousKept(event));
     const positions = allowed.map((event) => event.previousToLookUp);
-    const rows = await source.rowsAt(positions.filter((position) => position !== undefined));
-    if (source !== this.#source) return;
+    let rows: (KeyValue | undefined)[];
+    try {
+      rows = await this.#source.rowsAt(positions.filter((position) => position !== undefined));
+    } catch (error) {
+      if (this.#generation !== generation) return;
+      throw error;
+    }
+    if (this.#generation !== generation) return;
     allowed.forEach((event, at) => {
       event.setPrevious(rows[at]);
     });

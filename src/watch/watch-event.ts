@@ -1,7 +1,7 @@
 import { Event, EventType, type KeyValue, Writer } from "../api/index.ts";
 import type { KeyString } from "../base/bytes.ts";
 import type { Revision } from "../base/ids.ts";
-import type { MvccEvent, RevisionPosition } from "../mvcc/store.contract.ts";
+import type { MvccEvent, RevisionPosition } from "../mvcc/index.ts";
 import { fieldBytes, keyValueBytes } from "./encoded-size.ts";
 
 /** Apart from the API's own scratch memory: an event may be encoded while a response around it is being written. */

@@ -4,7 +4,7 @@
  */
 import { KeyValue, type WatchCreateRequest, WatchResponse } from "../../src/api/index.ts";
 import { bytesOfKey, type KeyString, utf8Bytes } from "../../src/base/bytes.ts";
-import type { MvccEvent } from "../../src/mvcc/store.contract.ts";
+import type { MvccEvent } from "../../src/mvcc/index.ts";
 import type { WatchSource } from "../../src/watch/hub.contract.ts";
 import { WatchHub } from "../../src/watch/hub.ts";
 

@@ -2,7 +2,7 @@
 import { CompactedError, KeyValue } from "../../src/api/index.ts";
 import { bytesOfKey, type KeyString, utf8Bytes } from "../../src/base/bytes.ts";
 import type { Revision } from "../../src/base/ids.ts";
-import type { MvccEvent, RevisionPosition } from "../../src/mvcc/store.contract.ts";
+import type { MvccEvent, RevisionPosition } from "../../src/mvcc/index.ts";
 import type { WatchSource } from "../../src/watch/hub.contract.ts";
 import { WatchModel } from "./watch-checker.ts";
 

@@ -742,6 +742,32 @@ describe("snapshot install", () => {
     expect(t.check(10)).toEqual([]);
   });
 
+  it("a read that fails because its store was closed for the new one is no error", async () => {
+    const t = new HubHarness();
+    for (let n = 2; n <= 100; n += 1) t.put("k", `${n}`);
+    const s = t.open();
+    const failing = async (): Promise<void> => {
+      t.installSnapshot();
+      throw new Error("the backend is closed");
+    };
+    s.create({ key: "k", from: 2 });
+    t.member.gate = failing;
+    await t.hub.catchUp();
+    s.create({ key: "k", from: 2, prevKv: true });
+    const { member } = t;
+    let calls = 0;
+    member.gate = async () => {
+      calls += 1;
+      // The history is read, its previous pairs are not.
+      if (calls === 2) await failing();
+    };
+    await t.hub.catchUp();
+    expect(calls).toBe(2);
+    await t.settle();
+    s.drain();
+    expect(t.check(100)).toEqual([]);
+  });
+
   it("refuses a snapshot from the past", () => {
     const t = new HubHarness();
     t.put("k");
