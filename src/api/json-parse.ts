@@ -4,9 +4,22 @@
  * One pass over the text does it as long as everything is in order. Whatever is not, is looked at a second time in the order in which the
  * gateway would: first the whole value as plain JSON, then as a message.
  */
-import { base64BytesLenient, EMPTY_BYTES, latin1Bytes, latin1Text, utf8Bytes, utf8TextStrict } from "../base/bytes.ts";
+import { latin1Bytes, latin1Text, utf8Bytes, utf8TextStrict } from "../base/bytes.ts";
+import { type FieldPlan, type MessagePlan, planOf, subPlan } from "./json-plan.ts";
+import {
+  base64Bytes,
+  base64PlainBytes,
+  integerOf,
+  integerWithin,
+  isDigit,
+  NOT_ASCII,
+  numberAt,
+  quotedNumber,
+  SAFE_DIGITS,
+  withinNumber,
+} from "./json-scalars.ts";
 import { isSpace, JSON_DEPTH_MAX, JsonError, JsonScanner, quoteGo, unexpectedEof } from "./json-scanner.ts";
-import type { FieldDescriptor, MessageType } from "./wire/message-type.ts";
+import type { MessageType } from "./wire/message-type.ts";
 import { MESSAGE_DEPTH_MAX } from "./wire/reader.ts";
 
 /**
@@ -41,77 +54,6 @@ export function parseJson<T extends object>(type: MessageType<T>, input: Uint8Ar
 
 /** Not JSON, or deeper than the first pass wants to go: the second pass knows what to say. */
 class Trouble extends Error {}
-
-interface FieldPlan {
-  readonly field: FieldDescriptor;
-  /** Bit of this field among those already seen. */
-  readonly bit: number;
-  /** Which of the words that bit is in. */
-  readonly word: number;
-  /** Bit of its oneof, 0 if it is in none. */
-  readonly oneofBit: number;
-  readonly minimum: bigint;
-  readonly maximum: bigint;
-  /** The same, close enough for numbers that are safe integers. */
-  readonly minimumNumber: number;
-  readonly maximumNumber: number;
-  /** Plan of the sub-message, made when first needed: messages may contain themselves. */
-  message: MessagePlan | undefined;
-}
-
-interface MessagePlan {
-  readonly type: MessageType<object>;
-  readonly fields: ReadonlyMap<string, FieldPlan>;
-}
-
-const plans = new Map<MessageType<object>, MessagePlan>();
-
-function planOf(type: MessageType<object>): MessagePlan {
-  let plan = plans.get(type);
-  if (plan === undefined) {
-    plan = { type, fields: fieldPlans(type.fields) };
-    plans.set(type, plan);
-  }
-  return plan;
-}
-
-function fieldPlans(fields: readonly FieldDescriptor[]): Map<string, FieldPlan> {
-  const byName = new Map<string, FieldPlan>();
-  const oneofs = new Map<string, number>();
-  fields.forEach((field, index) => {
-    const oneof = field.oneof;
-    if (oneof !== undefined && !oneofs.has(oneof)) oneofs.set(oneof, 1 << oneofs.size);
-    const [minimum, maximum] = limitsOf(field);
-    const plan: FieldPlan = {
-      field,
-      bit: 1 << (index & 31),
-      word: index >> 5,
-      oneofBit: oneof === undefined ? 0 : (oneofs.get(oneof) as number),
-      minimum,
-      maximum,
-      minimumNumber: Number(minimum),
-      maximumNumber: Number(maximum),
-      message: undefined,
-    };
-    byName.set(field.protoName, plan);
-    byName.set(field.jsonName, plan);
-  });
-  return byName;
-}
-
-function limitsOf(field: FieldDescriptor): [bigint, bigint] {
-  switch (field.kind) {
-    case "uint64":
-      return [0n, 0xffff_ffff_ffff_ffffn];
-    case "uint32":
-      return [0n, 0xffff_ffffn];
-    case "int64":
-      return [-0x8000_0000_0000_0000n, 0x7fff_ffff_ffff_ffffn];
-    default:
-      return [-0x8000_0000n, 0x7fff_ffffn];
-  }
-}
-
 const QUOTE = 0x22;
 const BACKSLASH = 0x5c;
 const COMMA = 0x2c;
@@ -124,12 +66,6 @@ const MINUS = 0x2d;
 
 /** Anything in a string that needs a closer look. */
 const NOT_PLAIN = /[^\x20-\x7f]|["\\]/;
-// biome-ignore lint/suspicious/noControlCharactersInRegex: the whole of ASCII is meant
-const NOT_ASCII = /[^\x00-\x7f]/;
-const NUMBER = /-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?/y;
-/** What Go's strings.TrimSpace takes away. */
-const SPACE_AT_END =
-  /^[\t-\r \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]|[\t-\r \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]$/;
 
 class Parser {
   readonly #text: string;
@@ -318,18 +254,12 @@ class Parser {
       this.#at += 1;
       return withinNumber(plan, plain);
     }
-    const text = this.#string();
-    if (text === "" || SPACE_AT_END.test(text)) return undefined;
-    // Go reads the first token of the text and does not look behind it.
-    NUMBER.lastIndex = 0;
-    const digits = NUMBER.exec(text)?.[0];
-    if (digits === undefined || /^[-+._0-9a-zA-Z]/.test(text.slice(digits.length))) return undefined;
-    return integerWithin(plan, digits);
+    const digits = quotedNumber(this.#string());
+    return digits === undefined ? undefined : integerWithin(plan, digits);
   }
 
   #number(): string {
-    NUMBER.lastIndex = this.#at;
-    const digits = NUMBER.exec(this.#text)?.[0];
+    const digits = numberAt(this.#text, this.#at);
     if (digits === undefined) throw new Trouble();
     this.#at += digits.length;
     return digits;
@@ -573,121 +503,9 @@ const SIMPLE_ESCAPES: ReadonlyMap<string, string> = new Map([
   ["t", "\t"],
 ]);
 
-function subPlan(plan: FieldPlan): MessagePlan {
-  if (plan.message === undefined) {
-    const type = plan.field.message;
-    if (type === undefined) throw new TypeError(`${plan.field.protoName} has no message type`);
-    plan.message = planOf(type());
-  }
-  return plan.message;
-}
-
-function isDigit(c: number): boolean {
-  return c >= 0x30 && c <= 0x39;
-}
-
 /** The code unit of the `\uXXXX` at `at`. */
 function hexUnit(text: string, at: number): number {
   const digits = text.slice(at + 2, at + 6);
   if (!/^[0-9a-fA-F]{4}$/.test(digits)) throw new Trouble();
   return Number.parseInt(digits, 16);
-}
-
-/** Digits which a number holds without loss. */
-const SAFE_DIGITS = 15;
-
-function withinNumber(plan: FieldPlan, value: number): number | undefined {
-  return value >= plan.minimumNumber && value <= plan.maximumNumber ? value : undefined;
-}
-
-function integerWithin(plan: FieldPlan, number: string): bigint | undefined {
-  const digits = normalizedInteger(number);
-  if (digits === undefined) return undefined;
-  const value = BigInt(digits);
-  return value >= plan.minimum && value <= plan.maximum ? value : undefined;
-}
-
-/** Go's largest exponent here, that of a 32-bit integer. */
-const EXPONENT_MAX = 2147483647;
-/** A uint64 has no more. */
-const DIGITS_MAX = 20;
-
-/**
- * The digits of a JSON number that is an integer in spite of a fraction or exponent; undefined if it is none. Follows protojson, also in
- * what it refuses although it is an integer (`0.<22 zeros>1e23`: too many digits).
- */
-function normalizedInteger(number: string): string | undefined {
-  const parts = /^(-?)([0-9]+)(?:\.([0-9]+))?(?:[eE]([+-]?[0-9]+))?$/.exec(number);
-  if (parts === null) return undefined;
-  const sign = parts[1] as string;
-  const whole = parts[2] === "0" ? "" : (parts[2] as string);
-  const fraction = trimZeros(parts[3] ?? "");
-  if (whole === "" && fraction === "") return "0";
-  const exponent = Number(parts[4] ?? "0");
-  if (exponent > EXPONENT_MAX || exponent < -EXPONENT_MAX - 1) return undefined;
-  let digits: string;
-  if (exponent >= 0) {
-    if (fraction.length > exponent || whole.length + exponent > DIGITS_MAX) return undefined;
-    digits = whole + fraction.padEnd(exponent, "0");
-  } else {
-    const kept = whole.length + exponent;
-    if (fraction !== "" || kept <= 0 || /[^0]/.test(whole.slice(kept))) return undefined;
-    digits = whole.slice(0, kept);
-  }
-  return digits.length > DIGITS_MAX ? undefined : sign + digits;
-}
-
-/** Without a regular expression: `0+$` takes quadratic time on long runs of zeros. */
-function trimZeros(digits: string): string {
-  let end = digits.length;
-  while (end > 0 && digits.charCodeAt(end - 1) === 0x30) end -= 1;
-  return digits.slice(0, end);
-}
-
-function integerOf(field: FieldDescriptor, value: number | bigint): number | bigint {
-  if (field.kind === "int32" || field.kind === "uint32") return Number(value);
-  if (!field.counter) return BigInt(value);
-  if (typeof value === "number") return value;
-  if (value > MAX_SAFE) return Number.MAX_SAFE_INTEGER;
-  return value < -MAX_SAFE ? Number.MIN_SAFE_INTEGER : Number(value);
-}
-
-const MAX_SAFE = BigInt(Number.MAX_SAFE_INTEGER);
-
-/** Go's base64 as protojson uses it; undefined if that refuses the text. */
-function base64Bytes(text: string): Uint8Array | undefined {
-  // The platform would look at the low byte of each char only.
-  if (NOT_ASCII.test(text)) return undefined;
-  return base64PlainBytes(text) ?? base64WithLineEnds(text);
-}
-
-/** The same for a text that has nothing but base64 in it. */
-function base64PlainBytes(text: string): Uint8Array | undefined {
-  if (text === "") return EMPTY_BYTES;
-  const url = text.includes("-") || text.includes("_");
-  if (url && (text.includes("+") || text.includes("/"))) return undefined;
-  let digits = text.length;
-  if (digits % 4 === 0) {
-    if (text.charCodeAt(digits - 1) === 0x3d) digits -= text.charCodeAt(digits - 2) === 0x3d ? 2 : 1;
-  }
-  if (digits % 4 !== 1) {
-    const bytes = base64BytesLenient(text);
-    // The platform skips what is not base64, so the right length says that there was nothing else.
-    if (bytes.length === Math.floor((digits * 3) / 4)) return bytes;
-  }
-  return undefined;
-}
-
-/** Line ends may stand anywhere, but count in the length that decides whether padding is due. */
-function base64WithLineEnds(text: string): Uint8Array | undefined {
-  const padded = text.length % 4 === 0;
-  let digits = text.replace(/[\r\n]/g, "");
-  const url = /[-_]/.test(digits);
-  if (digits.length === text.length || (url && /[+/]/.test(digits))) return undefined;
-  if (padded) {
-    if (digits.length % 4 !== 0) return undefined;
-    digits = digits.replace(/={1,2}$/, "");
-  }
-  if (digits.length % 4 === 1 || !/^[-_+/0-9A-Za-z]*$/.test(digits)) return undefined;
-  return base64BytesLenient(digits);
 }
