@@ -10,6 +10,7 @@ import type { ClusterId, LogIndex, MemberId } from "../base/ids.ts";
 import { hexId, NO_MEMBER } from "../base/ids.ts";
 import { type Entry, encodeConfChange, type HardState } from "../raft/index.ts";
 import { Wal, type WalContents, type WalFace } from "../wal/index.ts";
+import { advertisedUrlsMismatch } from "./advertised-urls.ts";
 import { BackendBrokenError, State, type StateOptions } from "./apply/state.ts";
 import type { ServerConfig, ServerPorts } from "./config.ts";
 import { clusterIdOf, memberIdOf } from "./identity.ts";
@@ -176,6 +177,8 @@ async function createNew(options: BootstrapOptions, backend: Backend): Promise<B
   const { config, ports } = options;
   const members = configuredMembers(config);
   const own = ownEntry(config, members);
+  const mismatch = await advertisedUrlsMismatch(config, { clock: ports.clock });
+  if (mismatch !== undefined) throw new BootstrapError(mismatch);
   await refuseIfRunning(options, members, own);
   const clusterId = clusterIdOf(members.map((member) => member.id));
   const wal = await createWal(options, { memberId: own.id, clusterId });
