@@ -158,7 +158,8 @@ function restoreLog(contents: WalContents, state: State, config: ServerConfig): 
     // The store got further than the log that survived (failure catalogue BS10): everything applied was committed, so the log goes on behind it.
     storage.applySnapshot({ index: appliedIndex, term: appliedTerm, confState });
   } else {
-    storage.applySnapshot({ ...contents.snapshot, confState: contents.snapshot.confState });
+    // A log that begins at the beginning has no position to install.
+    if (contents.snapshot.index > 0) storage.applySnapshot(contents.snapshot);
     if (contents.entries.length > 0) storage.append(contents.entries);
   }
   if (hardState.term < appliedTerm) hardState = { term: appliedTerm, vote: NO_MEMBER, commit: hardState.commit };
