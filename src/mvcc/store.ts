@@ -322,12 +322,20 @@ export class MvccStore {
       else if ("rangeEnd" in request) this.#deleteNeeds(request, mains, subs);
       else this.#putNeeds(request, mains, subs);
     }
+    if (mains.length === 0) return undefined;
     const absentMains: number[] = [];
     const absentSubs: number[] = [];
+    const seen = new Map<number, Set<number>>();
     for (let i = 0; i < mains.length; i += 1) {
-      if (this.#rows.peek(mains[i] as number, subs[i] as number) !== undefined) continue;
-      absentMains.push(mains[i] as number);
-      absentSubs.push(subs[i] as number);
+      const main = mains[i] as number;
+      const sub = subs[i] as number;
+      if (this.#rows.peek(main, sub) !== undefined) continue;
+      const known = seen.get(main);
+      if (known?.has(sub) === true) continue;
+      if (known === undefined) seen.set(main, new Set([sub]));
+      else known.add(sub);
+      absentMains.push(main);
+      absentSubs.push(sub);
     }
     return absentMains.length === 0 ? undefined : this.#load(absentMains, absentSubs);
   }

@@ -1,31 +1,8 @@
 /** The smallest backend that can hold a store under test: rows in a map, nothing on disk. Counts what is asked of it. */
-import type {
-  Backend,
-  BackendBatch,
-  BackendIterator,
-  BackendOperation,
-  BackendRange,
-  BackendRow,
-  BackendSnapshot,
-} from "../../src/backend/backend.ts";
+import type { Backend, BackendBatch, BackendIterator, BackendRange, BackendRow, BackendSnapshot } from "../../src/backend/backend.ts";
 
 function name(key: Uint8Array): string {
   return Buffer.from(key.buffer, key.byteOffset, key.byteLength).toString("latin1");
-}
-
-export class FakeBatch implements BackendBatch {
-  readonly operations: BackendOperation[] = [];
-  bytes = 0;
-
-  put(key: Uint8Array, value: Uint8Array): void {
-    this.operations.push({ type: "put", key, value });
-    this.bytes += key.length + value.length;
-  }
-
-  delete(key: Uint8Array): void {
-    this.operations.push({ type: "del", key });
-    this.bytes += key.length;
-  }
 }
 
 export class FakeBackend implements Backend {

@@ -3,12 +3,13 @@
  * long reads, compaction slices and restarts happen in between, all from one seed.
  */
 import { KeyValue, type TxnRequest } from "../../src/api/index.ts";
+import { type Backend, type BackendBatch, createBatch } from "../../src/backend/index.ts";
 import type { KeyString } from "../../src/base/bytes.ts";
 import { EtcdError } from "../../src/base/errors.ts";
 import type { LeaseId } from "../../src/base/ids.ts";
 import { type Random, seededRandom } from "../../src/base/random.ts";
 import { type LeaseView, type MvccEvent, MvccStore, type WriteOutcome } from "../../src/mvcc/index.ts";
-import { FakeBackend, FakeBatch } from "./fake-backend.ts";
+import { FakeBackend } from "./fake-backend.ts";
 import { ModelError, type ModelEvent, MvccModel } from "./mvcc-model.ts";
 import { AWKWARD_KEYS, isReadOnly, RequestMaker } from "./mvcc-requests.ts";
 
@@ -18,6 +19,8 @@ export interface TwinOptions {
   readonly keys?: readonly string[];
   readonly mutants?: ReadonlySet<string>;
   readonly cacheBytesMax?: number;
+  /** An empty one; by default a fake one that counts. */
+  readonly backend?: Backend;
   /** Relative weights of the kinds of steps. */
   readonly weights?: Partial<Record<Step, number>>;
 }
@@ -104,15 +107,16 @@ class Mismatch extends Error {}
 export class MvccTwin {
   readonly #random: Random;
   readonly #options: TwinOptions;
-  readonly #backend = new FakeBackend();
+  readonly #backend: Backend;
+  readonly #fake = new FakeBackend();
   readonly #model = new MvccModel();
   readonly #maker: RequestMaker;
   readonly #leases: LeaseView = { exists: (id: LeaseId) => KNOWN_LEASES.has(id), leaseOf: () => 0n as LeaseId };
   readonly #attachments = new Map<string, bigint>();
   #store: MvccStore | undefined;
-  #batch = new FakeBatch();
+  #batch = createBatch();
   /** Batches executed but not written. */
-  #unwritten: FakeBatch[] = [];
+  #unwritten: BackendBatch[] = [];
   #slow: { promise: Promise<unknown>; expected: string; what: unknown }[] = [];
   #now = 0;
   steps = 0;
@@ -120,6 +124,7 @@ export class MvccTwin {
 
   constructor(options: TwinOptions) {
     this.#options = options;
+    this.#backend = options.backend ?? this.#fake;
     this.#random = seededRandom(options.seed);
     this.#maker = new RequestMaker(this.#random, { keys: options.keys ?? AWKWARD_KEYS, leases: LEASES, fatalToReference: true });
   }
@@ -130,7 +135,7 @@ export class MvccTwin {
   }
 
   get syncReads(): number {
-    return this.#backend.syncReads;
+    return this.#fake.syncReads;
   }
 
   /** Throws at the first difference, naming seed and step. */
@@ -284,7 +289,7 @@ export class MvccTwin {
       }
       case "compactSlice": {
         await this.#writeAll();
-        const batch = new FakeBatch();
+        const batch = createBatch();
         const done = await store.compactSlice(batch, this.#random.chance({ of: 1, outOf: 3 }) ? 1 : 1 + this.#random.below(60));
         this.#same("pending", store.compactionPending, !done);
         await this.#backend.write(batch);
@@ -434,7 +439,7 @@ export class MvccTwin {
 
   async #writeSome(): Promise<void> {
     this.#unwritten.push(this.#batch);
-    this.#batch = new FakeBatch();
+    this.#batch = createBatch();
     const count = this.#random.below(this.#unwritten.length + 1);
     for (let i = 0; i < count; i += 1) {
       const batch = this.#unwritten.shift();
@@ -446,7 +451,7 @@ export class MvccTwin {
 
   async #writeAll(): Promise<void> {
     this.#unwritten.push(this.#batch);
-    this.#batch = new FakeBatch();
+    this.#batch = createBatch();
     for (const batch of this.#unwritten) {
       await this.#backend.write(batch);
       this.store.written(batch);
@@ -470,7 +475,7 @@ export class MvccTwin {
   async #restart(): Promise<void> {
     const finish = this.#random.chance({ of: 1, outOf: 2 });
     while (finish && this.store.compactionPending) {
-      const batch = new FakeBatch();
+      const batch = createBatch();
       await this.store.compactSlice(batch, 100);
       await this.#backend.write(batch);
       this.store.written(batch);
