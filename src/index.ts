@@ -1,0 +1,8 @@
+/** The public surface of the package. What is not exported here may change at any time. */
+export type { Clock, Timer } from "./base/clock.ts";
+export type { Disk, DiskFile } from "./base/disk.ts";
+export { EtcdError, GrpcCode } from "./base/errors.ts";
+export type { LogFields, Logger } from "./base/logger.ts";
+export type { Random } from "./base/random.ts";
+export { ConfigError, type ConfigProblem, type EtcdConfig } from "./embed/index.ts";
+export { type EtcdServer, startEtcd } from "./embed/start-etcd.ts";
