@@ -57,7 +57,7 @@ export class LevelBackend implements Backend {
     this.#directory = directory;
   }
 
-  /** Throws DataDirectoryLockedError, BackendCorruptError, or BackendFailedError with LevelDB's error. */
+  /** Throws DataDirectoryLockedError, BackendCorruptError, BackendFailedError with LevelDB's error, or the platform's when the directory cannot be made. */
   static async open(options: LevelBackendOptions): Promise<LevelBackend> {
     const { directory } = options;
     await mkdir(directory, { recursive: true, mode: 0o700 });

@@ -1,5 +1,5 @@
 import { beforeAll, describe, expect, test } from "vitest";
-import { ModelDisk } from "../../test/support/model-disk.ts";
+import { DiskDeadError, ModelDisk } from "../../test/support/model-disk.ts";
 import { type Life, liveWal, recoveredAppends, runSteps, type Step } from "../../test/support/wal-crash.ts";
 import { confState, describeLog, entries, type LogState, member, WorkloadGenerator } from "../../test/support/wal-model.ts";
 import { setVerify } from "../base/assert.ts";
@@ -192,20 +192,33 @@ describe("errors of the disk", () => {
     },
   );
 
-  test("BW19: what an earlier process's failed sync left in the page cache is on disk before open returns", async () => {
-    const disk = new ModelDisk();
-    const wal = await Wal.create({ ...options, disk, metadata: { memberId: member(1), clusterId: 2n as never } });
-    disk.faults.only = (path) => path.endsWith(".wal");
-    disk.faults.syncError = "once";
-    await new Promise<void>((resolve) => wal.append({ entries: entries(1, 3, 1), mustSync: true }, () => resolve()));
-    disk.crash("kill");
-    const first = await Wal.open({ ...options, disk });
-    // The page cache still has them; the disk does not, unless open wrote them again.
-    expect(first.contents.entries).toHaveLength(3);
-    disk.crash("power-loss");
-    const second = await Wal.open({ ...options, disk });
-    expect(second.contents.entries).toHaveLength(3);
-    await second.wal.close();
+  test.each([
+    ["a sync that failed", "BW19"],
+    ["a sync that never returned", "BW2"],
+  ])("%s (%s): what it left in the page cache is on disk before open returns it", async (how) => {
+    for (let seed = 1; seed <= 50; seed++) {
+      let die = false;
+      const disk = new ModelDisk({
+        random: seededRandom(seed),
+        onEvent: (event) => {
+          if (die && event.kind === "sync") throw new DiskDeadError();
+        },
+      });
+      const wal = await Wal.create({ ...options, disk, metadata: { memberId: member(1), clusterId: 2n as never } });
+      disk.faults.only = (path) => path.endsWith(".wal");
+      if (how === "a sync that failed") disk.faults.syncError = "once";
+      else die = true;
+      await new Promise<void>((resolve) => wal.append({ entries: entries(1, 3, 1), mustSync: true }, () => resolve()));
+      die = false;
+      disk.crash("kill");
+      const first = await Wal.open({ ...options, disk });
+      // They are in the page cache, so open hands them out, and the member may acknowledge them from now on.
+      expect(first.contents.entries).toHaveLength(3);
+      disk.crash("power-loss");
+      const second = await Wal.open({ ...options, disk });
+      expect(second.contents.entries).toHaveLength(3);
+      await second.wal.close();
+    }
   });
 
   test("BW6: an error while the next segment is prepared or filled only costs time", async () => {

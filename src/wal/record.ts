@@ -119,7 +119,7 @@ function confStateIds(state: ConfState): number {
 }
 
 /** Where a record goes and what its header says. */
-export interface RecordPlace {
+interface RecordPlace {
   readonly type: RecordType;
   readonly seed: number;
   readonly previousCrc: number;

@@ -43,7 +43,7 @@ const SECTOR_BYTES = 512;
 const CHUNK_BYTES = 256 << 10;
 const ZEROS = new Uint8Array(CHUNK_BYTES);
 
-export type TailVerdict =
+type TailVerdict =
   /** The log ends here. Whatever is behind was never acknowledged; `dirtyEnd` is the end of the bytes that are not zero (= offset for none). */
   | { readonly kind: "end"; readonly dirtyEnd: number }
   | {

@@ -3,7 +3,7 @@ import { NO_MEMBER } from "../base/ids.ts";
 import type { ConfState, Entry, HardState, SnapshotMetadata } from "../raft/entry.ts";
 import { type ItemVisitor, MalformedError, type SegmentHead } from "./record.ts";
 
-export const NO_CONF_STATE: ConfState = { voters: [], votersOutgoing: [], learners: [], learnersNext: [], autoLeave: false };
+const NO_CONF_STATE: ConfState = { voters: [], votersOutgoing: [], learners: [], learnersNext: [], autoLeave: false };
 export const NO_HARD_STATE: HardState = { term: 0, vote: NO_MEMBER, commit: 0 };
 export const NO_SNAPSHOT: SnapshotMetadata = { index: 0, term: 0, confState: NO_CONF_STATE };
 

@@ -40,7 +40,12 @@ export async function runSteps(wal: Wal, life: Life, steps: readonly Step[], ran
   for (const step of steps) {
     if (life.error !== undefined) break;
     if ("purge" in step) {
-      await wal.purge(step.purge, 1);
+      try {
+        await wal.purge(step.purge, 1);
+      } catch (error) {
+        if (!(error instanceof DiskDeadError)) throw error;
+        break;
+      }
       continue;
     }
     const number = life.states.length;
