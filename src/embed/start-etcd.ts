@@ -2,6 +2,7 @@
  * A whole member inside this process: `startEtcd(config)` gives what Go programs get from etcd's embed package. It installs no signal handlers, never exits
  * the process, keeps no state at package level, and leaves nothing behind after `close()`.
  */
+import type { Socket } from "node:net";
 import { LevelBackend, MemoryBackend } from "../backend/index.ts";
 import type { Clock } from "../base/clock.ts";
 import { systemClock } from "../base/clock-system.ts";
@@ -227,7 +228,7 @@ class Member implements EtcdServer {
       const port = new ClientPort({
         clock: this.#clock,
         address: url,
-        http: (socket) => this.#metricsHttp?.handle(socket) ?? socket.destroy(),
+        http: (socket) => handOver(socket, this.#metricsHttp),
         http2: undefined,
         onError: (error) => this.#logger.warn({ error: error.message }, "metrics listener failed"),
       });
@@ -241,7 +242,7 @@ class Member implements EtcdServer {
     const port = new ClientPort({
       clock: this.#clock,
       address: url,
-      http: serves.http ? (socket) => this.#http?.handle(socket) ?? socket.destroy() : undefined,
+      http: serves.http ? (socket) => handOver(socket, this.#http) : undefined,
       http2: undefined,
       onError: (error) => this.#logger.warn({ error: error.message }, "client listener failed"),
     });
@@ -290,6 +291,11 @@ class Member implements EtcdServer {
     if (this.#server !== undefined) await this.#server.close();
     else await this.#transport?.close();
   }
+}
+
+function handOver(socket: Socket, app: HttpApp | undefined): void {
+  if (app === undefined) socket.destroy();
+  else app.handle(socket);
 }
 
 function boundUrl(url: ListenUrl, port: ClientPort): string {

@@ -1,5 +1,5 @@
 /** Joins what the parts of a member report to the metrics that dashboards read. */
-import { hexId } from "../base/ids.ts";
+import { hexId, type MemberId } from "../base/ids.ts";
 import { SERVER_VERSION } from "./config.ts";
 import type { ServerMetrics } from "./metrics.ts";
 import type { Server, ServerObserver } from "./server.ts";
@@ -24,14 +24,29 @@ export function metricsObserver(metrics: ServerMetrics, memberId: () => bigint |
   return {
     onWalSync: (ms) => metrics.walFsyncSeconds.observe(ms / 1000),
     onBackendCommit: (ms) => metrics.backendCommitSeconds.observe(ms / 1000),
-    onApplied: (kind, ok, ms) => {
-      metrics.observeApply(OPERATIONS[kind] ?? "unknown", ok, ms / 1000);
+    onApplied: (kind, ok, applyMs, requestMs) => {
+      const operation = OPERATIONS[kind] ?? "unknown";
+      metrics.observeApply(operation, ok, applyMs / 1000);
+      if (requestMs !== undefined) metrics.observeRequest(operation, ok, requestMs / 1000);
       if (!ok) return;
-      if (kind === "put") metrics.puts.inc();
-      else if (kind === "delete-range") metrics.deletes.inc();
-      else if (kind === "txn") metrics.txns.inc();
-      else if (kind === "lease-grant") metrics.leaseGranted.inc();
+      if (kind === "lease-grant") metrics.leaseGranted.inc();
       else if (kind === "lease-revoke") metrics.leaseRevoked.inc();
+    },
+    onOperations: ({ ranges, puts, deletes, txns }) => {
+      metrics.ranges.value += ranges;
+      metrics.puts.value += puts;
+      metrics.deletes.value += deletes;
+      metrics.txns.value += txns;
+    },
+    onRead: (kind, ok, ms) => {
+      metrics.observeRequest(kind, ok, ms / 1000);
+      if (kind !== "Range") return;
+      metrics.observeRange(ok, ms / 1000);
+      if (ok) metrics.ranges.value += 1;
+    },
+    onMembers: (members) => {
+      const id = memberId();
+      if (id !== undefined) metrics.setKnownPeers(id as MemberId, members);
     },
     onLeaderChange: () => metrics.leaderChanges.inc(),
     onProposalFailed: () => metrics.proposalsFailed.inc(),

@@ -12,7 +12,7 @@ import type { MvccEvent, MvccStore } from "../mvcc/index.ts";
 import { type ConfChange, type ConfState, encodeConfChange, RawNode, type SoftState } from "../raft/index.ts";
 import { WatchHub } from "../watch/index.ts";
 import { Applier } from "./applier.ts";
-import type { ApplySinks, MembersResult } from "./apply/execute.ts";
+import type { ApplySinks, MembersResult, OperationCounts } from "./apply/execute.ts";
 import { Executor } from "./apply/execute.ts";
 import type { State, StateOptions } from "./apply/state.ts";
 import { type Booted, bootstrap, type RemoteMembers } from "./bootstrap.ts";
@@ -38,7 +38,11 @@ import { Snapshots } from "./snapshots.ts";
 export interface ServerObserver {
   onWalSync?(milliseconds: number): void;
   onBackendCommit?(milliseconds: number): void;
-  onApplied?(kind: string, ok: boolean, milliseconds: number): void;
+  onApplied?(kind: string, ok: boolean, applyMs: number, requestMs: number | undefined): void;
+  onOperations?(counts: OperationCounts): void;
+  /** A range or a read-only transaction was answered, or failed. */
+  onRead?(kind: "Range" | "ReadonlyTxn", ok: boolean, milliseconds: number): void;
+  onMembers?(members: readonly MemberId[]): void;
   onLeaderChange?(leader: MemberId): void;
   onProposalFailed?(): void;
   onSlowRead?(): void;
@@ -311,7 +315,10 @@ export class Server {
       mutants: config.mutants,
       ...(this.#observer.onApplied === undefined
         ? {}
-        : { onApplied: (kind, ok, started) => this.#observer.onApplied?.(kind, ok, clock.monotonicMs() - started) }),
+        : {
+            onApplied: (kind, ok, applyMs, requestMs) => this.#observer.onApplied?.(kind, ok, applyMs, requestMs),
+            onOperations: (counts) => this.#observer.onOperations?.(counts),
+          }),
     });
     this.#applier = new Applier({
       executor,
@@ -409,6 +416,7 @@ export class Server {
 
   async #begin(): Promise<void> {
     await this.#snapshots.start();
+    this.#observer.onMembers?.([this.memberId, ...this.#booted.peers.map((peer) => peer.id)]);
     this.#transport.setPeers(this.#booted.peers);
     await this.#transport.start(
       createPeerHandlers({
@@ -637,6 +645,7 @@ export class Server {
 
   #onMembersChanged(change: MemberChange): void {
     const members = this.#state.membership.list();
+    this.#observer.onMembers?.(members.map((member) => member.id));
     this.#transport.setPeers(
       members.filter((member) => member.id !== this.memberId).map((member) => ({ id: member.id, urls: member.peerUrls })),
     );
@@ -721,9 +730,11 @@ export class Server {
       const barrier = this.#linearizable(options.signal);
       if (barrier !== undefined) await barrier;
     }
+    const started = this.#ports.clock.monotonicMs();
     const { store } = this.#state;
     const request = api.RangeRequest.create({ key: new Uint8Array(1), limit: 1, keysOnly: true });
     if (store.rangeNow(request) === undefined) await store.range(request);
+    this.#observer.onRead?.("Range", true, this.#ports.clock.monotonicMs() - started);
   }
 
   /** A lone voter that leads has applied everything it ever acknowledged, so its state is linearizable as it is. */
@@ -837,6 +848,7 @@ export class Server {
       caughtUp: (signal) => this.#caughtUp(signal),
       header: (revision) => ({ clusterId: this.clusterId, memberId: this.memberId, revision, raftTerm: this.#driver.term }),
       raiseNoSpace: () => this.#raiseNoSpace(),
+      onRead: (kind, ok, milliseconds) => this.#observer.onRead?.(kind, ok, milliseconds),
     };
   }
 

@@ -17,10 +17,27 @@ import { Proposal } from "../proposals.ts";
 import { decodeRaftRequest, type RaftRequest } from "../raft-request.ts";
 import type { State } from "./state.ts";
 
+/** Whoever waits for a request on this member. */
+export interface Waiter {
+  /** Monotonic ms. */
+  readonly startedMs: number;
+  resolve(result: unknown): void;
+  reject(error: unknown): void;
+}
+
+/** Operations inside an applied request, nested ones included. */
+export interface OperationCounts {
+  ranges: number;
+  puts: number;
+  deletes: number;
+  /** Transactions of more than one operation. */
+  txns: number;
+}
+
 /** What the applier tells the rest of the member. */
 export interface ApplySinks {
   /** The waiter of that request on this member, taken out of the book. */
-  takeWaiter(requestId: bigint): { resolve(result: unknown): void; reject(error: unknown): void } | undefined;
+  takeWaiter(requestId: bigint): Waiter | undefined;
   /** All events of one revision. */
   onEvents(revision: Revision, events: readonly MvccEvent[]): void;
   /** Hands a committed configuration change to raft; undefined when the state machine refused it. */
@@ -55,7 +72,9 @@ export interface ExecutorOptions {
   readonly nowMs: () => number;
   /** Infinity for none. */
   readonly quotaBytes: number;
-  readonly onApplied?: (kind: RaftRequest["kind"], ok: boolean, startedMs: number) => void;
+  /** For metrics: how long applying took, and, if it was asked for here, the whole request. Milliseconds. */
+  readonly onApplied?: (kind: RaftRequest["kind"], ok: boolean, applyMs: number, requestMs: number | undefined) => void;
+  readonly onOperations?: (counts: OperationCounts) => void;
   readonly mutants?: ReadonlySet<string> | undefined;
 }
 
@@ -113,12 +132,25 @@ export class Executor {
     } catch (error) {
       // Expected errors are answers; anything else is a bug, and the state may be half changed: stop.
       if (!EtcdError.is(error)) throw error;
-      this.#options.onApplied?.(request.kind, false, started);
+      this.#measure(request, false, started, waiter);
       waiter?.reject(error);
       return;
     }
-    this.#options.onApplied?.(request.kind, true, started);
+    this.#measure(request, true, started, waiter);
     waiter?.resolve(result);
+  }
+
+  #measure(request: RaftRequest, ok: boolean, startedMs: number, waiter: Waiter | undefined): void {
+    const { onApplied, onOperations, nowMs } = this.#options;
+    if (onApplied === undefined) return;
+    const now = nowMs();
+    onApplied(request.kind, ok, now - startedMs, waiter === undefined ? undefined : now - waiter.startedMs);
+    if (!ok || onOperations === undefined) return;
+    const counts: OperationCounts = { ranges: 0, puts: 0, deletes: 0, txns: 0 };
+    if (request.kind === "put") counts.puts = 1;
+    else if (request.kind === "delete-range") counts.deletes = 1;
+    else return;
+    onOperations(counts);
   }
 
   #dispatch(state: State, request: RaftRequest, index: LogIndex): unknown {
@@ -141,6 +173,7 @@ export class Executor {
         const outcome = state.store.txn(request.body, state.lessor, batch);
         this.#events(state, outcome.revision, outcome.events);
         if (txnHasPut(request.body)) this.#checkQuota(state);
+        this.#options.onOperations?.(countOperations(outcome.response));
         return { response: outcome.response, revision: outcome.revision } satisfies Applied<api.TxnResponse>;
       }
       case "compaction": {
@@ -285,6 +318,23 @@ export class Executor {
 /** The proposer's own object when this member proposed the entry, else decoded. */
 function requestOf(entry: Entry): RaftRequest {
   return (entry.context instanceof Proposal ? entry.context.request : undefined) ?? decodeRaftRequest(entry.data);
+}
+
+/** What a transaction really executed. */
+export function countOperations(response: api.TxnResponse): OperationCounts {
+  const counts: OperationCounts = { ranges: 0, puts: 0, deletes: 0, txns: response.responses.length > 1 ? 1 : 0 };
+  for (const op of response.responses) {
+    if (op.responseRange !== undefined) counts.ranges++;
+    else if (op.responsePut !== undefined) counts.puts++;
+    else if (op.responseDeleteRange !== undefined) counts.deletes++;
+    else if (op.responseTxn !== undefined) {
+      const inner = countOperations(op.responseTxn);
+      counts.ranges += inner.ranges;
+      counts.puts += inner.puts;
+      counts.deletes += inner.deletes;
+    }
+  }
+  return counts;
 }
 
 /** True when either branch, at any depth, contains a put. */

@@ -36,6 +36,8 @@ export class FramedSocket {
     // The HTTP layer's idle timer must not end a connection that has its own.
     socket.setTimeout(0);
     socket.setNoDelay(true);
+    // Before the first listener, so that it is not handed out from in here.
+    if (head.byteLength > 0) socket.unshift(head);
     socket.on("data", (chunk: Buffer) => this.#receive(chunk));
     socket.on("end", () => {
       this.#finish(undefined);
@@ -44,7 +46,6 @@ export class FramedSocket {
     });
     socket.on("error", (error) => this.#finish(error));
     socket.on("close", () => this.#finish(undefined));
-    if (head.byteLength > 0) socket.unshift(head);
   }
 
   get open(): boolean {

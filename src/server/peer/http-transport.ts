@@ -32,6 +32,7 @@ const SNAPSHOT_STREAMS_MAX = 8;
 const HEADERS_TIMEOUT_MS = 10_000;
 /** Longest wait for handlers to return when closing. */
 const CLOSE_WAIT_MS = 5000;
+const REFUSAL_LOG_INTERVAL_MS = 5000;
 
 export interface HttpPeerTransport extends PeerTransport {
   /** Binds the listeners before `start`, for those who must know their ports first. Connections are refused with 503 until `start`. */
@@ -65,6 +66,8 @@ class HttpTransport implements HttpPeerTransport {
   readonly #snapshotsOut = new Map<MemberId, AbortController>();
   /** Handlers and sends under way, for `close` to wait for. */
   readonly #running = new Set<Promise<void>>();
+  /** When each refusal was last logged. */
+  readonly #refusalsLogged = new Map<string, number>();
   #removedReported = false;
   #closing: Promise<void> | undefined;
 
@@ -321,7 +324,14 @@ class HttpTransport implements HttpPeerTransport {
       : http.createServer(settings);
     server.maxConnections = this.#limits.connectionsMax;
     server.on("request", (request, response) => this.#answer(request, response));
-    server.on("upgrade", (request, socket, head) => this.#upgrade(request, socket, head));
+    server.on("upgrade", (request, socket, head) => {
+      try {
+        this.#upgrade(request, socket as Socket, head);
+      } catch (error) {
+        this.#options.logger.error({ error: String(error) }, "failed to accept a peer connection");
+        socket.destroy();
+      }
+    });
     server.on("connection", (socket) => this.#track(socket));
     server.on("clientError", (_error, socket) => this.#badRequest(socket));
     if (endpoint.secure) server.on("tlsClientError", () => this.#context?.observer.receiveFailed?.(undefined));
@@ -370,12 +380,16 @@ class HttpTransport implements HttpPeerTransport {
       return { status: 404, headers: { ...headers, "Content-Type": TEXT }, body: "404 page not found\n" };
     }
     if (method !== "GET") return { status: 405, headers: { ...headers, "Content-Type": TEXT, Allow: "GET" }, body: "Method Not Allowed\n" };
-    const body = path === "/members" ? handlers.membersJson() : handlers.versionJson();
-    return { status: 200, headers: { ...headers, "Content-Type": "application/json" }, body };
+    try {
+      const body = path === "/members" ? handlers.membersJson() : handlers.versionJson();
+      return { status: 200, headers: { ...headers, "Content-Type": "application/json" }, body };
+    } catch (error) {
+      this.#options.logger.error({ error: String(error), path }, "failed to answer on the peer port");
+      return { status: 500, headers: { ...headers, "Content-Type": TEXT }, body: "Internal Server Error\n" };
+    }
   }
 
-  #upgrade(request: http.IncomingMessage, duplex: Duplex, head: Uint8Array): void {
-    const socket = duplex as Socket;
+  #upgrade(request: http.IncomingMessage, socket: Socket, head: Uint8Array): void {
     const context = this.#context;
     const handlers = this.#handlers;
     // Until it is a framed socket, an error ends it quietly.
@@ -399,15 +413,7 @@ class HttpTransport implements HttpPeerTransport {
     const outcome = checkHandshake(request.headers, protocol, context.identity, (id) => handlers.isRemoved(id));
     if (!outcome.ok) {
       context.observer.receiveFailed?.(undefined);
-      context.logger.warn(
-        {
-          "remote-address": socket.remoteAddress,
-          "remote-peer-id": request.headers["x-server-from"],
-          status: outcome.status,
-          text: outcome.text,
-        },
-        "refused a peer connection",
-      );
+      this.#warnRefused(context, request, outcome.text);
       this.#refuse(socket, outcome.status, outcome.text);
       return;
     }
@@ -482,6 +488,18 @@ class HttpTransport implements HttpPeerTransport {
     const fields = { "remote-peer-id": hexId(from), error: reason.message };
     if (reason instanceof PeerFrameError) context.logger.warn(fields, "closed a peer connection because of what it sent");
     else context.logger.info(fields, "connection of remote peer ended");
+  }
+
+  /** A refused member comes again and again: once in a while is enough for each. */
+  #warnRefused(context: TransportContext, request: http.IncomingMessage, text: string): void {
+    const from = request.headers["x-server-from"];
+    const key = `${request.socket.remoteAddress} ${from} ${text}`;
+    const now = context.clock.monotonicMs();
+    const last = this.#refusalsLogged.get(key);
+    if (last !== undefined && now - last < REFUSAL_LOG_INTERVAL_MS) return;
+    if (this.#refusalsLogged.size >= REMOTES_MAX) this.#refusalsLogged.clear();
+    this.#refusalsLogged.set(key, now);
+    context.logger.warn({ "remote-address": request.socket.remoteAddress, "remote-peer-id": from, text }, "refused a peer connection");
   }
 
   #refuse(socket: Socket, status: number, text: string): void {

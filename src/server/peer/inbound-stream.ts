@@ -2,6 +2,7 @@ import { RpcError } from "../../api/rpc-errors.ts";
 import { allocateBytes } from "../../base/bytes.ts";
 import type { Timer } from "../../base/clock.ts";
 import { hexId, type MemberId } from "../../base/ids.ts";
+import type { Message } from "../../raft/index.ts";
 import { PeerFrameError, PeerTransportClosedError } from "./errors.ts";
 import { FRAME_HEADER_BYTES, FrameKind, numberContent, numberFrame, sealFrame, smallFrame } from "./frame.ts";
 import type { FramedSocket } from "./framed-socket.ts";
@@ -87,9 +88,22 @@ export class InboundStream {
         continue;
       }
       if (!this.#connection.open) break;
-      this.#handlers.onMessage(message);
+      this.#deliver(message);
     }
     return messages.length;
+  }
+
+  #deliver(message: Message): void {
+    try {
+      this.#handlers.onMessage(message);
+    } catch (error) {
+      // Not the peer's fault. The owner stops if it has to; here only this connection ends.
+      this.#context.logger.error(
+        { "remote-peer-id": hexId(this.from), type: message.type, error: String(error) },
+        "failed to process raft message",
+      );
+      throw error;
+    }
   }
 
   #request(content: Uint8Array): void {

@@ -28,12 +28,14 @@ export function createClusterService(core: ServiceCore): ClusterService {
     core.admit(context);
     const id = request.id as MemberId;
     if (core.config.strictReconfigCheck) checkRemove(core, id);
+    refuseNobody(id);
     const members = await core.proposeMemberChange({ action: "remove", member: bare(id) }, context);
     return api.MemberRemoveResponse.create({ header: core.header(0), members: members.map(toMessage) });
   }
 
   async function memberUpdate(request: api.MemberUpdateRequest, context: CallContext): Promise<api.MemberUpdateResponse> {
     core.admit(context);
+    refuseNobody(request.id as MemberId);
     // Any strings are stored as they are: etcd checks no syntax here.
     const member = { ...bare(request.id as MemberId), peerUrls: request.peerUrls };
     const members = await core.proposeMemberChange({ action: "update", member }, context);
@@ -88,6 +90,11 @@ export function createClusterService(core: ServiceCore): ClusterService {
   }
 
   return { memberAdd, memberRemove, memberUpdate, memberList, memberPromote };
+}
+
+/** Id 0 stands for "none" everywhere, so it cannot be a member, and raft must never be asked about it. */
+function refuseNobody(id: MemberId): void {
+  if (id === NO_MEMBER) throw rpcError("member-not-found");
 }
 
 function bare(id: MemberId): MemberRecord {

@@ -52,4 +52,6 @@ export interface ServiceCore {
   caughtUp(signal: AbortSignal | undefined): Promise<void>;
   header(revision: Revision): api.ResponseHeader;
   raiseNoSpace(): void;
+  /** For metrics. */
+  onRead(kind: "Range" | "ReadonlyTxn", ok: boolean, milliseconds: number): void;
 }

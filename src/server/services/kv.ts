@@ -22,6 +22,18 @@ export function createKvService(core: ServiceCore): KvService {
   }
 
   async function range(request: api.RangeRequest, context: CallContext): Promise<api.RangeResponse> {
+    const started = core.clock.monotonicMs();
+    try {
+      const response = await readRange(request, context);
+      core.onRead("Range", true, core.clock.monotonicMs() - started);
+      return response;
+    } catch (error) {
+      core.onRead("Range", false, core.clock.monotonicMs() - started);
+      throw error;
+    }
+  }
+
+  async function readRange(request: api.RangeRequest, context: CallContext): Promise<api.RangeResponse> {
     core.admit(context, { learnerMay: request.serializable });
     core.state.store.checkRange(request);
     if (!request.serializable) {
@@ -81,6 +93,18 @@ export function createKvService(core: ServiceCore): KvService {
       response.header = core.header(revision);
       return response;
     }
+    const started = core.clock.monotonicMs();
+    try {
+      const response = await readTxn(request, context);
+      core.onRead("ReadonlyTxn", true, core.clock.monotonicMs() - started);
+      return response;
+    } catch (error) {
+      core.onRead("ReadonlyTxn", false, core.clock.monotonicMs() - started);
+      throw error;
+    }
+  }
+
+  async function readTxn(request: api.TxnRequest, context: CallContext): Promise<api.TxnResponse> {
     if (!isSerializable(request)) {
       const barrier = core.linearizable(context.signal);
       if (barrier !== undefined) await barrier;
