@@ -14,9 +14,12 @@ export interface RaftConfig {
   /** Append messages in flight per follower in state "replicate". */
   readonly inflightMessagesMax: number;
   readonly inflightBytesMax: number;
-  /** Payload bytes proposed but not yet committed, beyond which proposals answer "over-limit" (one is always accepted). */
+  /**
+   * Payload bytes proposed on this leader and not handed out as committed yet, beyond which proposals answer "over-limit" (one is
+   * always accepted). Also bounds what a follower collects for one turn of forwarding.
+   */
   readonly uncommittedBytesMax: number;
-  /** Payload bytes of committed entries handed out per ready. */
+  /** Payload bytes of committed entries handed out per ready (one entry always). Nothing more while twice as much is not applied yet. */
   readonly committedBytesMax: number;
   /**
    * How the leader makes sure that it still leads when it answers a read: by a quorum round (default), or by its lease, that is by a

@@ -1,5 +1,5 @@
 import { assert, InvariantError } from "../base/assert.ts";
-import type { LogIndex, Term } from "../base/ids.ts";
+import type { LogIndex, MemberId, Term } from "../base/ids.ts";
 import type { Entry, SnapshotMetadata } from "./entry.ts";
 import { cutByBytes } from "./memory-storage.ts";
 import type { RaftStorage } from "./storage.ts";
@@ -69,6 +69,12 @@ export class RaftLog {
   get lastTerm(): Term {
     const term = this.term(this.#last);
     assert(term !== undefined, "the term of the last entry is known");
+    return term;
+  }
+
+  get committedTerm(): Term {
+    const term = this.term(this.committed);
+    assert(term !== undefined, "the term of the commit index is known");
     return term;
   }
 
@@ -226,10 +232,10 @@ export class RaftLog {
    * Appends up to `sequence` are durable, and storage has them. Answers the newest of them (undefined: it is old news); a snapshot
    * among them is in the state machine too.
    */
-  completeAppend(sequence: number): { term: Term; vote: bigint; stale: boolean } | undefined {
+  completeAppend(sequence: number): { term: Term; vote: MemberId; stale: boolean; snapshot: SnapshotMetadata | undefined } | undefined {
     const done = this.unstable.complete(sequence);
     if (done === undefined) return undefined;
-    const { record, snapshotIndex } = done;
+    const { record, snapshot } = done;
     // Two paths to the same fact: the driver must have filled storage before it says so.
     if (record.lastIndex > 0 && this.unstable.snapshot === undefined) {
       const stored = this.#storage.term(record.lastIndex);
@@ -239,8 +245,8 @@ export class RaftLog {
         { index: record.lastIndex, stored },
       );
     }
-    if (snapshotIndex > this.applied) this.#setApplied(snapshotIndex);
-    return { term: record.term, vote: record.vote, stale: record.lastIndex < record.handedLastIndex };
+    if (snapshot !== undefined && snapshot.index > this.applied) this.#setApplied(snapshot.index);
+    return { term: record.term, vote: record.vote, stale: record.lastIndex < record.handedLastIndex, snapshot };
   }
 
   /** Cheap, after every step. */

@@ -21,7 +21,14 @@ export function isWellFormed(message: Message): boolean {
     case "append-response":
       return isCounter(message.index) && isCounter(message.hintIndex) && isCounter(message.hintTerm);
     case "vote-request":
-      return isCounter(message.lastIndex) && isCounter(message.lastTerm) && message.lastTerm <= message.term && message.term > 0;
+      return (
+        isCounter(message.lastIndex) &&
+        isCounter(message.lastTerm) &&
+        isCounter(message.commit) &&
+        isCounter(message.commitTerm) &&
+        message.lastTerm <= message.term &&
+        message.term > 0
+      );
     case "heartbeat":
       return isCounter(message.commit) && isCounter(message.round);
     case "heartbeat-response":
@@ -43,6 +50,7 @@ export function isWellFormed(message: Message): boolean {
     case "transfer-leader":
       return typeof message.transferee === "bigint";
     case "vote-response":
+      return isCounter(message.commit) && isCounter(message.commitTerm);
     case "timeout-now":
       return true;
     default:

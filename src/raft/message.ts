@@ -14,6 +14,9 @@ export interface VoteRequest extends Header<"vote-request"> {
   readonly pre: boolean;
   readonly lastIndex: LogIndex;
   readonly lastTerm: Term;
+  /** The sender's commit index and that entry's term: whoever has the same entry may take it for committed (catalogue BR28). */
+  readonly commit: LogIndex;
+  readonly commitTerm: Term;
   /** Set after a leadership transfer: the receiver votes although it still hears a leader. */
   readonly transfer: boolean;
 }
@@ -21,6 +24,9 @@ export interface VoteRequest extends Header<"vote-request"> {
 export interface VoteResponse extends Header<"vote-response"> {
   readonly pre: boolean;
   readonly granted: boolean;
+  /** As in the request. */
+  readonly commit: LogIndex;
+  readonly commitTerm: Term;
 }
 
 /** Replicates `entries` behind (prevIndex, prevTerm) and tells the commit index. */
@@ -42,12 +48,15 @@ export interface AppendResponse extends Header<"append-response"> {
 
 export interface Heartbeat extends Header<"heartbeat"> {
   readonly commit: LogIndex;
-  /** Highest read round this heartbeat confirms; 0 for none. Unique and increasing within (leader, term), never reused (catalogue BR15). */
+  /**
+   * Number of this broadcast, from 1 on: unique and increasing within (leader, term), never reused (catalogue BR15). Reads that
+   * joined this round or an earlier one are confirmed by a quorum of answers to it.
+   */
   readonly round: number;
 }
 
 export interface HeartbeatResponse extends Header<"heartbeat-response"> {
-  /** The round of the heartbeat it answers. */
+  /** The round of the heartbeat it answers; 0 tells a leader of an old term that it is one. */
   readonly round: number;
 }
 

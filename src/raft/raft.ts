@@ -80,6 +80,12 @@ export class Raft {
   readonly #trace: TraceSink | undefined;
   readonly #reads = new ReadOnly(READS_PENDING_MAX);
 
+  /**
+   * The configuration as of the applied index. The tracker's, on which this member acts, is the same except while an accepted snapshot
+   * is not installed yet: then it is the snapshot's.
+   */
+  #appliedConf: ConfState;
+
   /** Hard state known to be durable. */
   #durableTerm: Term;
   #durableVote: MemberId;
@@ -108,6 +114,8 @@ export class Raft {
   /** Somebody was told to campaign at once, so that followers may break the lease. */
   #leaseVoid = false;
   #transferElapsed = 0;
+  /** Leader: it is not in the configuration any more and only hands over. */
+  #resigning = false;
   /** Leader: `flush` should look for appends to send. */
   #appendsDue = false;
 
@@ -182,6 +190,7 @@ export class Raft {
       learnersCount: mutant("learner-counted"),
       inflightLeak: mutant("inflight-leak"),
     });
+    this.#appliedConf = confState;
     this.term = hardState.term;
     this.vote = hardState.vote;
     this.#durableTerm = hardState.term;
@@ -286,22 +295,24 @@ export class Raft {
   }
 
   applyConfChange(change: ConfChange | undefined): ConfState {
-    const before = this.tracker.config;
+    const before = this.#appliedConf;
     if (change === undefined) return before;
     const after = changeConf(before, change);
     if (isProblem(after)) {
       this.#trace?.({ type: "conf-refused", problem: after });
       return before;
     }
+    this.#appliedConf = after;
+    // From before a snapshot whose configuration is acted on already: only the state machine is still there.
+    if (this.log.unstable.snapshot !== undefined) return after;
     this.tracker.switchTo(after, this.log.last);
     this.#trace?.({ type: "conf-applied", confState: after });
     const voter = this.tracker.isVoter(this.id);
     if (this.role === "leader") {
+      if (this.transferee !== NO_MEMBER && !this.tracker.isVoter(this.transferee)) this.#endTransfer();
       if (!voter) {
-        // It led until the change without it was committed, and the others have been told so (thesis, 4.2.2).
-        this.#becomeFollower(this.term, NO_MEMBER);
+        this.#resign();
       } else {
-        if (this.transferee !== NO_MEMBER && !this.tracker.isVoter(this.transferee)) this.#endTransfer();
         // A smaller quorum may have what it needs already.
         this.#maybeCommit();
         this.#confirmReads();
@@ -358,7 +369,8 @@ export class Raft {
     if (done === undefined) return;
     if (done.stale) this.#trace?.({ type: "stale-append", ticketIndex, durable: this.log.durable });
     this.#durableTerm = done.term;
-    this.#durableVote = done.vote as MemberId;
+    this.#durableVote = done.vote;
+    if (done.snapshot !== undefined) this.#appliedConf = done.snapshot.confState;
     if (this.role === "leader") {
       this.#ownEntriesDurable();
     } else if (this.role === "candidate" && this.#hardStateDurable) {
@@ -381,15 +393,13 @@ export class Raft {
 
   /** Turns what has piled up into messages. To be called before collecting; calling it again changes nothing. */
   flush(): void {
+    if (this.#forward.length > 0) this.#sendForward();
     if (this.role === "leader") {
-      if (this.#forward.length > 0) this.#proposeForward();
       if (this.#reads.hasWaiting && !this.#reads.roundUnderWay && this.#ownTermCommitted) this.#broadcastHeartbeat(false);
       if (this.#appendsDue) {
         this.#appendsDue = false;
         this.#broadcastAppends();
       }
-    } else if (this.#forward.length > 0) {
-      this.#sendForward();
     }
   }
 
@@ -421,6 +431,10 @@ export class Raft {
   /** Recomputes what is kept incrementally. Costly. */
   check(): void {
     this.log.check();
+    assert(
+      this.log.unstable.snapshot !== undefined || this.#snapshotWithoutConf || this.#appliedConf === this.tracker.config,
+      "the configuration acted on is the applied one",
+    );
     this.tracker.check(this.log.last);
     if (this.role !== "leader") return;
     const own = this.tracker.progress(this.id);
@@ -466,7 +480,13 @@ export class Raft {
     this.#heartbeatElapsed += ticks;
     if (this.transferee !== NO_MEMBER) {
       this.#transferElapsed += ticks;
-      if (this.#transferElapsed >= this.#config.electionTimeoutTicks) this.#endTransfer();
+      if (this.#transferElapsed >= this.#config.electionTimeoutTicks) {
+        if (this.#resigning) {
+          this.#becomeFollower(this.term, NO_MEMBER);
+          return;
+        }
+        this.#endTransfer();
+      }
     }
     if (this.#electionElapsed >= this.#config.electionTimeoutTicks) {
       this.#electionElapsed = 0;
@@ -551,6 +571,8 @@ export class Raft {
       assert(term > this.term, "terms do not decrease (I1)", { from: this.term, to: term });
       this.term = term;
       this.vote = NO_MEMBER;
+      // What was promised to somebody of an older term, and has not left, is of no use to him any more.
+      if (this.promises.length > 0) this.promises = [];
     }
     this.leader = NO_MEMBER;
     this.#electionElapsed = 0;
@@ -568,6 +590,7 @@ export class Raft {
     this.#leaseStart = -1;
     this.#roundsSent = [];
     this.#leaseVoid = false;
+    this.#resigning = false;
     this.#appendsDue = false;
   }
 
@@ -631,7 +654,7 @@ export class Raft {
   }
 
   #requestVotes(pre: boolean, transfer: boolean): void {
-    const { last, lastTerm } = this.log;
+    const { last, lastTerm, committed, committedTerm } = this.log;
     for (const peer of this.tracker.peers) {
       if (peer.id === this.id || !this.tracker.isVoter(peer.id)) continue;
       this.#send({
@@ -642,6 +665,8 @@ export class Raft {
         pre,
         lastIndex: last,
         lastTerm,
+        commit: committed,
+        commitTerm: committedTerm,
         transfer,
       });
     }
@@ -658,20 +683,50 @@ export class Raft {
     const upToDate = this.log.isUpToDate(request.lastIndex, request.lastTerm) || this.#voteWithoutLogCheck;
     const granted = (free || this.#voteTwice) && upToDate;
     this.#trace?.({ type: "vote", candidate: from, term: request.term, pre, granted });
+    this.#learnCommit(request);
     if (granted && !pre) {
       this.vote = from;
       this.#electionElapsed = 0;
     }
-    const term = granted ? request.term : this.term;
-    this.#send({ type: "vote-response", from: this.id, to: from, term, pre, granted });
+    this.#respondToVote(request, granted);
     return "ok";
   }
 
+  #respondToVote(request: VoteRequest, granted: boolean): void {
+    this.#send({
+      type: "vote-response",
+      from: this.id,
+      to: request.from,
+      term: granted ? request.term : this.term,
+      pre: request.pre,
+      granted,
+      commit: this.log.committed,
+      commitTerm: this.log.committedTerm,
+    });
+  }
+
+  /**
+   * What one member knows to be committed is committed, and who has the same entry has everything before it (log matching). Without
+   * this an election could hang for ever: configurations switch when they are applied, so a candidate that has not heard of the commit
+   * may need the vote of one that has, is no voter any more and has the longer log (BR28; raft-rs has the same remedy).
+   */
+  #learnCommit({ commit, commitTerm }: VoteRequest | VoteResponse): void {
+    if (this.role === "leader" || commit <= this.log.committed || this.log.term(commit) !== commitTerm) return;
+    this.log.commitTo(commit);
+    this.#traceCommit();
+  }
+
   #handleVoteResponse(response: VoteResponse): StepOutcome {
+    this.#learnCommit(response);
     const asked = response.pre ? this.role === "pre-candidate" : this.role === "candidate";
     const wantedTerm = response.pre && response.granted ? this.term + 1 : this.term;
     if (!asked || response.term !== wantedTerm) return this.#ignore(response, "no-effect");
     if (!this.tracker.isMember(response.from)) return this.#ignore(response, "unknown-sender");
+    if (this.#hasUnappliedConfChange()) {
+      // Just learned: the votes are being counted by a configuration that is superseded.
+      this.#becomeFollower(this.term, NO_MEMBER);
+      return "ok";
+    }
     this.tracker.recordVote(response.from, response.granted);
     this.#countVotes();
     return "ok";
@@ -701,7 +756,8 @@ export class Raft {
         return this.#ignore(message, "stale-term");
       case "vote-request":
         // A candidate that is behind would otherwise ask in vain for ever (BR10).
-        this.#send({ type: "vote-response", from: this.id, to: message.from, term: this.term, pre: message.pre, granted: false });
+        this.#learnCommit(message);
+        this.#respondToVote(message, false);
         return this.#ignore(message, "stale-term");
       case "propose":
       case "read-index-request":
@@ -714,6 +770,7 @@ export class Raft {
   // ---------------------------------------------------------------------------------------------------------------- following
 
   #handleAppendRequest(request: AppendRequest): StepOutcome {
+    assert(this.role === "follower", "only a follower takes entries from elsewhere (I6)");
     const { log } = this;
     const { prevIndex, prevTerm, entries } = request;
     const ownTerm = log.term(prevIndex);
@@ -745,6 +802,7 @@ export class Raft {
   }
 
   #handleSnapshot(request: SnapshotRequest): StepOutcome {
+    assert(this.role === "follower", "only a follower takes a snapshot (I6)");
     const { metadata } = request.snapshot;
     const { log } = this;
     if (metadata.index <= log.committed) {
@@ -791,7 +849,8 @@ export class Raft {
     const payloads = this.#forward;
     this.#forward = [];
     this.#forwardBytes = 0;
-    if (this.leader === NO_MEMBER) {
+    // The leader that they were taken in for is gone, and there is no other to send them to.
+    if (this.leader === NO_MEMBER || this.leader === this.id) {
       this.#dropProposals(payloads.length, "no-leader");
       return;
     }
@@ -810,14 +869,6 @@ export class Raft {
   }
 
   // ---------------------------------------------------------------------------------------------------------------- leading
-
-  /** Taken in for a leader that this member has replaced meanwhile. */
-  #proposeForward(): void {
-    const payloads = this.#forward;
-    this.#forward = [];
-    this.#forwardBytes = 0;
-    for (const payload of payloads) this.#proposeOnBehalf(payload);
-  }
 
   /** A proposal whose proposer does not wait for the outcome. Dropped when it cannot be taken. */
   #proposeOnBehalf({ type, data }: Payload): void {
@@ -1024,7 +1075,8 @@ export class Raft {
   // ---------------------------------------------------------------------------------------------------------------- reads
 
   #addRead(from: MemberId, context: bigint): void {
-    if (this.#readWithoutRound || this.#leaseHeld()) this.#answerRead({ from, context }, this.log.committed);
+    if (this.#resigning) this.#trace?.({ type: "reads-dropped", count: 1 });
+    else if (this.#readWithoutRound || this.#leaseHeld()) this.#answerRead({ from, context }, this.log.committed);
     else if (!this.#reads.add(from, context)) this.#trace?.({ type: "reads-dropped", count: 1 });
   }
 
@@ -1092,6 +1144,27 @@ export class Raft {
     this.#trace?.({ type: "transfer", phase: "started", to });
     this.#tellToCampaign(target);
     target.appendDue = true;
+    this.#appendsDue = true;
+  }
+
+  /**
+   * This leader's own removal (or demotion) is applied. It counts in no quorum any more and takes no new work, but leads until
+   * another voter takes over, an election timeout at most: were it to stop here, the others might not know yet that the change is
+   * committed, and need the vote of one that has left (BR28; thesis, 4.2.2 and 3.10).
+   */
+  #resign(): void {
+    let best: Progress | undefined;
+    for (const peer of this.tracker.peers) {
+      if (!this.tracker.isVoter(peer.id)) continue;
+      if (best === undefined || (peer.recentActive && !best.recentActive)) best = peer;
+      else if (peer.recentActive === best.recentActive && peer.match > best.match) best = peer;
+    }
+    assert(best !== undefined, "a configuration has a voter");
+    this.#resigning = true;
+    const unanswered = this.#reads.clear();
+    if (unanswered > 0) this.#trace?.({ type: "reads-dropped", count: unanswered });
+    if (this.transferee === NO_MEMBER) this.#startTransfer(best.id);
+    this.#maybeCommit();
     this.#appendsDue = true;
   }
 

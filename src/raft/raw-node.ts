@@ -100,6 +100,7 @@ export class RawNode implements RawNodeFace {
   #commit: LogIndex;
   #leader: MemberId = NO_MEMBER;
   #role: Role = "follower";
+  readonly #checkAll = (): void => this.#raft.check();
 
   constructor(config: RaftConfig, storage: RaftStorage, random: Random) {
     const { hardState } = storage.initialState();
@@ -218,16 +219,13 @@ export class RawNode implements RawNodeFace {
     const voteChanged = raft.term !== this.#term || raft.vote !== this.#vote;
     const hardStateChanged = voteChanged || raft.log.committed !== this.#commit;
     const hasWork = unstable.hasWork;
-    if (!hardStateChanged && !hasWork) {
-      if (raft.promises.length === 0) return undefined;
-      if (unstable.appendsUnderWay === 0) {
-        // What they waited for has become durable before they were collected.
-        raft.messages = raft.messages.concat(raft.promises);
-        raft.promises = [];
-        return undefined;
-      }
-      // They wait behind the appends under way: an append of nothing, in ticket order.
+    if (raft.promises.length > 0 && !voteChanged && !hasWork && unstable.appendsUnderWay === 0) {
+      // What they waited for has become durable before they were collected.
+      raft.messages = raft.messages.concat(raft.promises);
+      raft.promises = [];
     }
+    // Promises alone wait behind the appends under way: an append of nothing, in ticket order.
+    if (!hardStateChanged && !hasWork && raft.promises.length === 0) return undefined;
     const { term, vote } = raft;
     const commit = raft.log.committed;
     assert(term >= this.#term && commit >= this.#commit, "hard state does not go back (I1, I2)");
@@ -253,6 +251,6 @@ export class RawNode implements RawNodeFace {
 
   #check(): void {
     this.#raft.assertOrder();
-    verify(() => this.#raft.check());
+    verify(this.#checkAll);
   }
 }

@@ -160,7 +160,7 @@ test("two snapshots, the second before the first is installed (BS1)", () => {
   const one = unstable.handOut(1, NO_MEMBER);
   expect(one.snapshot?.index).toBe(10);
   unstable.restore({ index: 20, term: 1, confState: EMPTY_CONF });
-  expect(unstable.complete(one.record.sequence)).toMatchObject({ snapshotIndex: 10 });
+  expect(unstable.complete(one.record.sequence)).toMatchObject({ snapshot: { index: 10 } });
   expect([unstable.durable, unstable.snapshot?.index]).toEqual([0, 20]);
   unstable.replaceFrom([entry(21, 1)]);
   const two = unstable.handOut(1, NO_MEMBER);

@@ -12,8 +12,8 @@ export interface AppendRecord {
   lastIndex: LogIndex;
   /** The end as it was handed out. */
   readonly handedLastIndex: LogIndex;
-  /** Index of the snapshot it installs; 0 for none. */
-  readonly snapshotIndex: LogIndex;
+  /** The snapshot it installs. */
+  readonly snapshot: SnapshotMetadata | undefined;
 }
 
 /**
@@ -130,7 +130,7 @@ export class Unstable {
       vote,
       lastIndex: last,
       handedLastIndex: last,
-      snapshotIndex: snapshot?.index ?? 0,
+      snapshot,
     };
     this.#records.push(record);
     return { record, entries, snapshot };
@@ -138,30 +138,31 @@ export class Unstable {
 
   /**
    * The append `sequence` and all before it are durable. Drops what needs no memory here any more and answers the newest of them;
-   * undefined when they had completed before. `snapshotIndex` is the newest snapshot installed by any of them, or 0.
+   * undefined when they had completed before. `snapshot` is the newest one installed by any of them.
    */
-  complete(sequence: number): { record: AppendRecord; snapshotIndex: LogIndex } | undefined {
+  complete(sequence: number): { record: AppendRecord; snapshot: SnapshotMetadata | undefined } | undefined {
     assert(sequence >= 1 && sequence <= this.#sequence, "only handed-out appends complete");
     const records = this.#records;
     let done = 0;
-    let snapshotIndex = 0;
+    let snapshot: SnapshotMetadata | undefined;
     let newest: AppendRecord | undefined;
     while (done < records.length) {
       const record = records[done] as AppendRecord;
       if (record.sequence > sequence) break;
-      if (record.snapshotIndex > 0) snapshotIndex = record.snapshotIndex;
+      snapshot = record.snapshot ?? snapshot;
       newest = record;
       done += 1;
     }
     if (newest === undefined) return undefined;
     records.splice(0, done);
-    if (this.snapshot !== undefined && this.snapshot.index === snapshotIndex && this.#snapshotHandedOut) this.snapshot = undefined;
+    // By identity: another one may have been accepted meanwhile.
+    if (this.snapshot === snapshot) this.snapshot = undefined;
     if (this.snapshot === undefined && newest.lastIndex >= this.#offset) {
       const count = Math.min(newest.lastIndex - this.#offset + 1, this.#entries.length);
       this.#entries.splice(0, count);
       this.#offset += count;
     }
-    return { record: newest, snapshotIndex };
+    return { record: newest, snapshot };
   }
 
   check(): void {

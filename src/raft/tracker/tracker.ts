@@ -109,7 +109,7 @@ export class Tracker {
   }
 
   clearActive(): void {
-    for (const peer of this.#peers) peer.recentActive = false;
+    for (const peer of this.#peers) peer.recentActive = peer.id === this.#self;
   }
 
   resetVotes(): void {
