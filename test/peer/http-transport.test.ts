@@ -67,6 +67,14 @@ describe("raft messages", () => {
     expect(a.unreachable).toEqual([]);
   });
 
+  test("need nobody who counts them", async () => {
+    const [a, b] = [await member(1, { observe: false }), await member(2, { observe: false })];
+    connectAll(a, b);
+    await until("connected", () => isConnected(a, b));
+    a.transport.send([heartbeat(a.id, b.id, 1)]);
+    await until("heard", () => b.received.length === 1);
+  });
+
   test("three members, on fixed ports", async () => {
     const ports = [24400, 24401, 24402];
     const three = await Promise.all(ports.map((port, i) => member(i + 1, { listenUrls: [`http://127.0.0.1:${port}`] })));
@@ -543,6 +551,19 @@ describe("plain HTTP", () => {
     });
     expect([h2c.status, h2c.text]).toEqual([200, json]);
     expect((await get(`${b.url()}/other`, "GET", { Connection: "Upgrade", Upgrade: "holdfast-raft/1" })).status).toBe(404);
+  });
+
+  test("a server that is not ready answers 500 and lives on", async () => {
+    const b = await member(2, {
+      handlers: {
+        membersJson: () => {
+          throw new Error("not yet");
+        },
+      },
+    });
+    expect((await get(`${b.url()}/members`)).status).toBe(500);
+    expect((await get(`${b.url()}/members`, "GET", { Connection: "Upgrade", Upgrade: "h2c" })).status).toBe(500);
+    expect((await get(`${b.url()}/version`)).status).toBe(200);
   });
 
   test("a joiner fetches members and cluster id, exactly, from the first that answers", async () => {

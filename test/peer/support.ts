@@ -54,6 +54,8 @@ export interface TestMemberOptions {
   readonly serverVersion?: string;
   readonly handlers?: Partial<PeerHandlers>;
   readonly logger?: Logger;
+  /** Count what happens (default). */
+  readonly observe?: boolean;
   /** Start listening at once (default). */
   readonly start?: boolean;
 }
@@ -84,7 +86,7 @@ export async function startMember(n: number, options: TestMemberOptions = {}): P
     clock: systemClock(),
     random: seededRandom(n),
     logger: options.logger ?? silentLogger,
-    observer,
+    observer: options.observe === false ? undefined : observer,
     limits: options.limits,
   });
   const member: TestMember = {

@@ -42,9 +42,12 @@ export class InboundStream {
     const { observer } = this.#context;
     const bytes = FRAME_HEADER_BYTES + content.byteLength;
     switch (kind) {
-      case FrameKind.messages:
-        observer.received?.(this.from, bytes, this.#messages(content));
+      case FrameKind.messages: {
+        // Not inside the call: without an observer its arguments are not evaluated.
+        const count = this.#messages(content);
+        observer.received?.(this.from, bytes, count);
         return;
+      }
       case FrameKind.ping:
         observer.received?.(this.from, bytes, 0);
         if (content.byteLength !== 8) throw new PeerFrameError("ping of another size");
