@@ -54,7 +54,11 @@ function install() {
   say("installing what is missing (npm ci)");
   const npm = process.env.npm_execpath;
   const [command, ...first] = npm?.endsWith(".js") ? [process.execPath, npm] : [process.platform === "win32" ? "npm.cmd" : "npm"];
-  run(command, [...first, "ci", "--no-audit", "--no-fund"], "npm ci failed");
+  const quiet = ["--no-audit", "--no-fund"];
+  if (attempt(command, [...first, "ci", ...quiet]) === undefined) return;
+  // `npm ci` insists on every optional package for every platform, which not every registry has; this takes the same versions and leaves those out.
+  say("npm ci failed; trying npm install");
+  run(command, [...first, "install", "--no-save", ...quiet], "npm install failed");
 }
 
 function builtIsOld() {
@@ -105,12 +109,18 @@ function build() {
   }
 }
 
-function run(command, args, failure, leftOver) {
+/** Undefined, or how it failed. */
+function attempt(command, args) {
   // Everything that a tool prints goes to stderr: stdout belongs to what is started.
   const { status, signal, error } = spawnSync(command, args, { cwd: ROOT, stdio: ["ignore", 2, 2] });
-  if (status === 0) return;
+  return status === 0 ? undefined : (error?.message ?? (signal === null ? `status ${status}` : signal));
+}
+
+function run(command, args, failure, leftOver) {
+  const how = attempt(command, args);
+  if (how === undefined) return;
   if (leftOver !== undefined) rmSync(leftOver, { recursive: true, force: true });
-  say(`${failure} (${error?.message ?? (signal === null ? `status ${status}` : signal)})`);
+  say(`${failure} (${how})`);
   rmSync(LOCK, { recursive: true, force: true });
   process.exit(1);
 }
