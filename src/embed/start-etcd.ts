@@ -285,9 +285,11 @@ class Member implements EtcdServer {
   async #close(): Promise<void> {
     this.#abort.abort();
     // Clients first: they must not see the parts end one by one.
-    for (const port of [...this.#clientPorts, ...this.#metricsPorts]) await port.close();
+    // A port has closed when its last connection has, and a watch or an idle connection only ends with the HTTP server that holds it.
+    const portsClosed = Promise.all([...this.#clientPorts, ...this.#metricsPorts].map((port) => port.close()));
     await this.#http?.close({ graceMs: CLOSE_GRACE_MS });
     await this.#metricsHttp?.close({ graceMs: 0 });
+    await portsClosed;
     if (this.#server !== undefined) await this.#server.close();
     else await this.#transport?.close();
   }

@@ -148,6 +148,22 @@ describe("the command", () => {
     }
   });
 
+  it("stops although a client watches and another keeps its connection", async () => {
+    const member = run(flags("watched", 24_350));
+    await ready(member);
+    const watch = await fetch("http://127.0.0.1:24350/v3/watch", {
+      method: "POST",
+      body: JSON.stringify({ create_request: { key: "YQ==" } }),
+    });
+    const reader = watch.body?.getReader();
+    await reader?.read();
+    await call(24_350, "/v3/kv/range", { key: "YQ==" });
+    member.child.kill("SIGTERM");
+    expect(await member.ended).toEqual({ code: null, signal: "SIGTERM" });
+    expect(member.lines().map((line) => line.msg)).not.toContain("closing took too long; leaving");
+    await reader?.cancel().catch(() => "the connection is gone");
+  });
+
   it("gives the disk's calls more threads than Node does by itself", async () => {
     const member = run(flags("threads", 24_342));
     await ready(member);
