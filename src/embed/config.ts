@@ -55,8 +55,6 @@ export interface EtcdConfig extends SettingInputs {
   readonly transport?: PeerTransport | undefined;
   /** Default: `setImmediate`. */
   readonly defer?: ServerPorts["defer"] | undefined;
-  /** Where the store is. Default: a LevelDB below the data directory, or memory when `inMemory`. */
-  readonly openBackend?: ServerPorts["openBackend"] | undefined;
   /** Breakages for tests that prove that a test would notice. */
   readonly mutants?: ReadonlySet<string> | undefined;
 }
@@ -116,7 +114,6 @@ export interface ResolvedConfig {
     readonly disk?: Disk | undefined;
     readonly transport?: PeerTransport | undefined;
     readonly defer?: ServerPorts["defer"] | undefined;
-    readonly openBackend?: ServerPorts["openBackend"] | undefined;
   };
 }
 
@@ -161,7 +158,7 @@ const GRPC_OVERHEAD_BYTES = 512 * 1024;
 const ELECTION_MS_MAX = 50_000;
 const PORT_MAX = 65_535;
 
-const INJECTED = ["inMemory", "logger", "clock", "random", "disk", "transport", "defer", "openBackend", "mutants"] as const;
+const INJECTED = ["inMemory", "logger", "clock", "random", "disk", "transport", "defer", "mutants"] as const;
 
 /**
  * Checks and completes a configuration. Throws {@link ConfigError} with every problem at once. Resolving what was resolved from gives the same again.
@@ -339,7 +336,6 @@ export function resolveConfig(input: EtcdConfig = {}, options: ResolveOptions = 
       disk: input.disk,
       transport: input.transport,
       defer: input.defer,
-      openBackend: input.openBackend,
     },
   };
 }
