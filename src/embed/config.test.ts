@@ -303,6 +303,11 @@ describe("problems", () => {
     ],
     [{ authToken: "jwt,sign-method=RS256" }, "--auth-token is set, but holdfast has no JWT tokens yet"],
     [{ logOutputs: "systemd/journal" }, "--log-outputs has systemd/journal, but holdfast has no connection to journald yet"],
+    [
+      { listenPeerUrls: "unix:///run/p.sock", initialAdvertisePeerUrls: "http://h:1" },
+      "holdfast has no socket files between members yet (--listen-peer-urls unix:///run/p.sock)",
+    ],
+    [{ initialAdvertisePeerUrls: "https://h:1" }, "holdfast has no TLS between members yet (--initial-advertise-peer-urls https://h:1)"],
     [{ initialCluster: "default=https://h:1" }, "holdfast has no TLS between members yet (--initial-cluster default=https://h:1)"],
   ])("%j: %s", (input, message) => {
     expect(problems(input)).toEqual([message]);

@@ -454,7 +454,11 @@ function checkListenTls(
   metrics: readonly ParsedUrl[],
   problem: Problem,
 ): void {
-  for (const url of peer.filter(isSecure)) {
+  for (const url of peer) {
+    if (!isSecure(url)) {
+      checkPeerScheme("listen-peer-urls", url, url.text, problem);
+      continue;
+    }
     const address = isSocketFile(url) ? url.host : `${url.host.includes(":") ? `[${url.host}]` : url.host}:${url.port}`;
     problem("listen-peer-urls", `cannot listen on TLS for ${address}: KeyFile and CertFile are not presented`, "start");
   }
@@ -469,6 +473,12 @@ function checkListenTls(
   if (metrics.some(isSecure)) {
     problem("listen-metrics-urls", "client TLS key/cert (--cert-file, --key-file) must be provided for metrics secure url", "start");
   }
+}
+
+/** Members reach each other over plain HTTP; `shown` is how the URL was given. */
+function checkPeerScheme(setting: SettingName, url: ParsedUrl, shown: string, problem: Problem): void {
+  const missing = isSecure(url) ? "TLS between members" : isSocketFile(url) ? "socket files between members" : undefined;
+  if (missing !== undefined) problem(setting, `holdfast has no ${missing} yet (--${setting} ${shown})`);
 }
 
 interface Advertised {
@@ -518,9 +528,7 @@ function checkAdvertised(peer: readonly ParsedUrl[], client: Advertised, problem
       `--initial-advertise-peer-urls ${JSON.stringify(joined(peer))} must be "host:port" (unexpected empty host (${emptyPeer.text}))`,
     );
   }
-  const secure = peer.find(isSecure);
-  if (secure !== undefined)
-    problem("initial-advertise-peer-urls", `holdfast has no TLS between members yet (--initial-advertise-peer-urls ${secure.text})`);
+  for (const url of peer) checkPeerScheme("initial-advertise-peer-urls", url, url.text, problem);
   const emptyClient = client.urls.find((url) => !isSocketFile(url) && url.host === "");
   if (emptyClient !== undefined) {
     problem(
@@ -561,7 +569,7 @@ function resolveInitialCluster(
     members.set(name, urls);
     try {
       const url = parseUrl(raw);
-      if (isSecure(url)) problem("initial-cluster", `holdfast has no TLS between members yet (--initial-cluster ${part})`);
+      checkPeerScheme("initial-cluster", url, part, problem);
       urls.push(url.text);
     } catch (error) {
       if (!(error instanceof ValueError)) throw error;
