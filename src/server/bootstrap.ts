@@ -91,6 +91,7 @@ async function restart(options: BootstrapOptions, backend: Backend): Promise<Boo
   const { wal, contents } = await Wal.open({
     disk: ports.disk,
     directory: config.walDirectory,
+    clock: ports.clock,
     logger: ports.logger,
     ...(config.mutants === undefined ? {} : { mutants: config.mutants }),
     ...options.walHooks,
@@ -241,6 +242,7 @@ async function createWal(options: BootstrapOptions, metadata: { memberId: Member
   return Wal.create({
     disk: ports.disk,
     directory: config.walDirectory,
+    clock: ports.clock,
     metadata,
     logger: ports.logger,
     ...(config.mutants === undefined ? {} : { mutants: config.mutants }),

@@ -92,7 +92,11 @@ export class LeaseKeeper {
       const renewal = options.lessor().renew(id, options.clock.monotonicMs());
       switch (renewal.outcome) {
         case "renewed":
-          if (renewal.checkpointed) await this.#clearCheckpoint(id);
+          if (renewal.checkpointed) {
+            await this.#clearCheckpoint(id);
+            // Revoked while the checkpoint was being cleared: the renewal came too late (failure catalogue BL2).
+            if (!options.lessor().exists(id)) return 0;
+          }
           return renewal.ttlSeconds;
         case "unknown":
           return 0;
