@@ -102,6 +102,16 @@ describe("the network inside a process", () => {
     expect(rounds(b).slice(1)).toEqual([1, 2]);
   });
 
+  test("what has no delay may take a faster way, in order all the same", async () => {
+    const deferred: (() => void)[] = [];
+    const network = new MemoryNetwork({ clock: new ManualClock(), defer: (fn) => void deferred.push(fn) });
+    const [a, b] = [await join(network, A), await join(network, B)];
+    a.transport.send([1, 2, 3].map((round) => heartbeat(A, B, round)));
+    expect(b.received).toEqual([]);
+    for (const fn of deferred.splice(0)) fn();
+    expect(rounds(b)).toEqual([1, 2, 3]);
+  });
+
   test("a route may drop, delay and double", async () => {
     const clock = new ManualClock();
     const route: Route = (parcel) => {

@@ -37,19 +37,27 @@ const SNAPSHOT_RETRY_MS = 100;
 
 export interface MemoryNetworkOptions {
   readonly clock: Clock;
+  /**
+   * Carries what has no delay (ServerPorts.defer): a timer of the system's clock takes a millisecond at least. Default: a timer of 0 ms, which keeps
+   * everything in one order under a simulated clock.
+   */
+  readonly defer?: ((fn: () => void) => void) | undefined;
   /** Default: delivers everything without delay. */
   readonly route?: Route | undefined;
 }
 
 export class MemoryNetwork {
   readonly clock: Clock;
+  readonly #defer: (fn: () => void) => void;
   #route: Route;
   readonly #transports = new Map<MemberId, MemoryTransport>();
   /** `from>to` pairs between which nothing passes. */
   readonly #cut = new Set<string>();
 
   constructor(options: MemoryNetworkOptions) {
-    this.clock = options.clock;
+    const { clock } = options;
+    this.clock = clock;
+    this.#defer = options.defer ?? ((fn) => void clock.timer(0, fn));
     this.#route = options.route ?? (() => DELIVER);
   }
 
@@ -114,13 +122,15 @@ export class MemoryNetwork {
   carry(parcel: Parcel, deliver: (to: MemoryTransport) => void, settled?: () => void): number {
     if (this.reach(parcel.from, parcel.to) === undefined) return 0;
     const delays = this.#route(parcel);
+    const arrive = (): void => {
+      settled?.();
+      // The way is looked at when a parcel leaves; the receiver when it arrives.
+      const to = this.#transports.get(parcel.to);
+      if (to !== undefined) deliver(to);
+    };
     for (const ms of delays) {
-      this.clock.timer(ms, () => {
-        settled?.();
-        // The way is looked at when a parcel leaves; the receiver when it arrives.
-        const to = this.#transports.get(parcel.to);
-        if (to !== undefined) deliver(to);
-      });
+      if (ms === 0) this.#defer(arrive);
+      else this.clock.timer(ms, arrive);
     }
     return delays.length;
   }
