@@ -49,6 +49,8 @@ export const RAFT_MUTANTS = [
   "inflight-leak",
   /** The configuration of a snapshot is not taken over (BM12). */
   "snapshot-without-conf",
+  /** After a restart the commit index is not inferred from the configuration changes in the log. */
+  "commit-unlearned-from-confs",
   /** Accepts proposals while leadership is being transferred and tells the target to campaign before it has caught up (BR27). */
   "transfer-without-catch-up",
 ] as const;

@@ -184,6 +184,7 @@ export class Raft {
       term: hardState.term,
       logTerm: this.log.lastTerm,
     });
+    if (!mutant("commit-unlearned-from-confs")) this.log.commitTo(this.#committedByConfChanges());
     this.tracker = new Tracker(config.id, confState, this.log.last, {
       inflightMessagesMax: config.inflightMessagesMax,
       inflightBytesMax: config.inflightBytesMax,
@@ -436,6 +437,10 @@ export class Raft {
       "the configuration acted on is the applied one",
     );
     this.tracker.check(this.log.last);
+    assert(
+      this.#twoPendingConfs || this.#noOwnTermCheck || this.#committedByConfChanges() === 0,
+      "at most one uncommitted configuration change (I11)",
+    );
     if (this.role !== "leader") return;
     const own = this.tracker.progress(this.id);
     assert(this.#applyBeforeDurable || (own?.match ?? 0) <= this.log.durable, "the leader counts only its durable entries (I4)");
@@ -635,6 +640,28 @@ export class Raft {
       from += entries.length;
     }
     return false;
+  }
+
+  /**
+   * Every configuration change in the log but the last is committed: a leader proposes one only when it has applied the one before. A
+   * member that has one in its log is told so together with it, but the commit index may be lost in a crash. Without it the member
+   * would campaign by a configuration that is more than one step old, whose quorums need not meet the newest one's (I11, J9).
+   */
+  #committedByConfChanges(): LogIndex {
+    let before = 0;
+    let newest = 0;
+    let from = this.log.committed + 1;
+    while (from <= this.log.last) {
+      const entries = this.log.slice(from, this.log.last + 1, SCAN_BYTES);
+      assert(entries !== undefined, "entries that are not committed are not compacted");
+      for (const entry of entries) {
+        if (entry.type !== "conf-change") continue;
+        before = newest;
+        newest = entry.index;
+      }
+      from += entries.length;
+    }
+    return before;
   }
 
   #preCampaign(): void {

@@ -263,7 +263,13 @@ export class Cluster {
     }
     this.#counts.crashes += 1;
     this.#options.log?.(`${member.id} crashes`);
-    member.crash({ kept: random.below(member.pending.length + 1), loseCommit: random.chance({ of: 1, outOf: 2 }) });
+    const { commit } = member.diskHardState;
+    member.crash({
+      kept: random.below(member.pending.length + 1),
+      loseCommit: random.chance({ of: 1, outOf: 2 }),
+      // Nothing but speed may depend on a stored commit index.
+      commitMax: random.chance({ of: 1, outOf: 2 }) ? commit : random.below(commit + 1),
+    });
     this.#seen.delete(member.id);
     if (random.chance({ of: 1, outOf: 2 })) this.#restart(member);
   }
@@ -374,6 +380,7 @@ export class Cluster {
       const { voters, votersOutgoing } = node.confState();
       if (!voters.includes(id) && !votersOutgoing.includes(id)) throw new Violation("I7", `${id} is ${role} without being a voter`);
     }
+    this.#checkVoteOrder(member);
     if (role !== "leader") return;
     if (before?.role !== "leader" || before.term !== term) {
       const other = this.#leaders.get(term);
@@ -385,6 +392,22 @@ export class Cluster {
       }
     }
     if (before === undefined || commit > before.commit) this.#checkQuorumHolds(node.confState(), commit, term, before?.term === term);
+  }
+
+  /** J6: a log that voters would prefer to the committed entry contains it. */
+  #checkVoteOrder(member: SimulatedMember): void {
+    const { index, term } = this.#committed;
+    const last = member.logEnd;
+    if (last.term < term || (last.term === term && last.index < index)) return;
+    const own = member.logTerm(index);
+    if (own !== undefined && own !== term) {
+      throw new Violation(
+        "J6",
+        `${member.id} could win with a log to ${last.index}/${last.term} that has ${index}/${own}; ${index}/${term} is committed`,
+      );
+    }
+    if (last.index < index)
+      throw new Violation("J6", `${member.id} could win with a log to ${last.index}/${last.term}; ${index}/${term} is committed`);
   }
 
   /** J4: whatever quorum is asked later, somebody in it has the entry. */

@@ -1,7 +1,7 @@
 /** Readable one-line forms of what raft says, for scenario traces and failure reports. */
 import { hexId } from "../../src/base/ids.ts";
 import type { AppendWork, ConfState, Message, RaftStatus, TraceEvent } from "../../src/raft/index.ts";
-import { describeConfChange, textOf } from "./simulated-member.ts";
+import { textOf } from "./simulated-member.ts";
 
 export function describeMessage(message: Message): string {
   return `${hexId(message.from)}->${hexId(message.to)} ${message.type} t${message.term}${body(message)}`;
@@ -115,5 +115,3 @@ export function describeEvent(event: TraceEvent): string | undefined {
       return event satisfies never;
   }
 }
-
-export { describeConfChange };

@@ -20,6 +20,7 @@ const BY_PROBE: ReadonlySet<RaftMutant> = new Set<RaftMutant>([
   "commit-beyond-covered",
   "snapshot-without-conf",
   "transfer-without-catch-up",
+  "commit-unlearned-from-confs",
 ]);
 
 /** Number of the first seed at which the random cluster notices, and what it says. */

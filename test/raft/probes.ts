@@ -2,12 +2,13 @@
  * Short stories about one or two members, stepped by hand. Each throws when the core behaves wrongly; each is told about the sound core
  * (raw-node.test.ts) and about the mutants that the random cluster seldom catches (mutants.test.ts).
  */
-import { utf8Bytes } from "../../src/base/bytes.ts";
+import { EMPTY_BYTES, utf8Bytes } from "../../src/base/bytes.ts";
 import { type MemberId, NO_MEMBER } from "../../src/base/ids.ts";
 import { seededRandom } from "../../src/base/random.ts";
 import {
   EMPTY_CONF,
   type Entry,
+  encodeConfChange,
   MemoryStorage,
   type Message,
   type RaftConfig,
@@ -35,6 +36,8 @@ export function makeHand(
   options: {
     voters?: number;
     terms?: number[];
+    /** Behind the entries of `terms`, committed or not. */
+    entries?: Entry[];
     term?: number;
     commit?: number;
     mutant?: RaftMutant | undefined;
@@ -45,6 +48,7 @@ export function makeHand(
   const { voters = 3, terms = [], commit = 0 } = options;
   const storage = new MemoryStorage();
   storage.append(terms.map((term, i) => entry(i + 1, term)));
+  storage.append(options.entries ?? []);
   storage.setHardState({ term: options.term ?? terms[terms.length - 1] ?? 0, vote: NO_MEMBER, commit });
   storage.setConfState({ ...EMPTY_CONF, voters: Array.from({ length: voters }, (_, i) => id(i + 1)) });
   const config: RaftConfig = {
@@ -262,6 +266,21 @@ export const PROBES: readonly Probe[] = [
       hand.node.step({ type: "snapshot", from: id(2), to: id(1), term: 3, snapshot: { metadata: { index: 9, term: 2, confState } } });
       hand.work();
       expectThat(hand.node.confState().voters.join() === "2,4", "it acts on the snapshot's configuration");
+    },
+  },
+  {
+    name: "after a restart the configuration acted on is at most one step behind the log, whatever commit index was stored (I11, J9)",
+    run(mutant) {
+      const add = (index: number, n: number): Entry => ({
+        term: 1,
+        index,
+        type: "conf-change",
+        data: encodeConfChange({ steps: [{ kind: "add-voter", memberId: id(n) }], context: EMPTY_BYTES }),
+      });
+      const hand = makeHand({ terms: [1], entries: [add(2, 4), add(3, 5), entry(4, 1)], commit: 1, mutant });
+      expectThat(hand.node.status().commit === 2, `the first change is known to be committed, commit was ${hand.node.status().commit}`);
+      hand.node.campaign();
+      expectThat(hand.node.status().role === "follower", "no election before it is applied");
     },
   },
   {

@@ -14,7 +14,7 @@
  *   add-nodes N [voters=1,2] [learners=3] [election=10] [heartbeat=1] [no-prevote] [no-checkquorum] [lease] [inflight=N]
  *             [inflight-bytes=N] [append-bytes=N] [uncommitted=N] [committed=N] [mutants=a,b]     a new world of nodes 1..N, not started
  *   preset ID terms=1,1,2 [term=T] [vote=V] [commit=C]   its disk before the first start
- *   node ID                        a fresh member without a configuration, started
+ *   node ID                        a fresh member with an empty disk, started; it knows the configuration that the log begins with
  *   start [IDS]                    starts (default: all that do not run)
  *   campaign ID · propose ID TEXT.. · tick ID [N] [at-once] · transfer ID TO · read-index ID CONTEXT
  *   conf-change ID v4 l5 r2 u3 [joint] [manual] · leave ID
@@ -32,7 +32,15 @@ import { assert, InvariantError } from "../../src/base/assert.ts";
 import { EMPTY_BYTES, utf8Bytes } from "../../src/base/bytes.ts";
 import { compareIds, type MemberId } from "../../src/base/ids.ts";
 import type { Random } from "../../src/base/random.ts";
-import { type ConfChangeKind, type ConfChangeStep, EMPTY_CONF, type Message, type RaftConfig, type RawNode } from "../../src/raft/index.ts";
+import {
+  type ConfChangeKind,
+  type ConfChangeStep,
+  type ConfState,
+  EMPTY_CONF,
+  type Message,
+  type RaftConfig,
+  type RawNode,
+} from "../../src/raft/index.ts";
 import { describeAppend, describeConf, describeEvent, describeMessage, describeStatus } from "./describe.ts";
 import { SimulatedMember, snapshotStates, textOf } from "./simulated-member.ts";
 
@@ -57,6 +65,8 @@ export class Scenario {
   readonly #side = new Map<MemberId, number>();
   readonly #deadLinks = new Set<string>();
   #options: Omit<RaftConfig, "id" | "applied" | "trace"> | undefined;
+  /** As of index 0: scenarios start without the entries that bootstrap a configuration. */
+  #initial: ConfState = EMPTY_CONF;
   #quiet = false;
   #out: string[] = [];
 
@@ -84,8 +94,7 @@ export class Scenario {
         this.#addNodes(Number(words[0]), words.slice(1), options);
         return;
       case "node": {
-        const fresh = this.#addNode(idOf(words[0]), []);
-        fresh.start();
+        this.#addNode(idOf(words[0])).start();
         return;
       }
       case "preset": {
@@ -274,10 +283,11 @@ export class Scenario {
     const learners = list(options.get("learners")).map(idOf);
     const all = Array.from({ length: count }, (_, i) => BigInt(i + 1) as MemberId);
     const voters = options.has("voters") ? list(options.get("voters")).map(idOf) : all.filter((id) => !learners.includes(id));
-    for (const id of all) this.#addNode(id, voters, learners);
+    this.#initial = { ...EMPTY_CONF, voters, learners };
+    for (const id of all) this.#addNode(id);
   }
 
-  #addNode(id: MemberId, voters: readonly MemberId[], learners: readonly MemberId[] = []): SimulatedMember {
+  #addNode(id: MemberId): SimulatedMember {
     assert(this.#options !== undefined, "add-nodes comes first");
     const config = {
       ...this.#options,
@@ -287,7 +297,7 @@ export class Scenario {
         if (text !== undefined && (!this.#quiet || event.type === "role" || event.type === "conf-applied")) this.#out.push(`${id} ${text}`);
       },
     };
-    const member = new SimulatedMember(config, fixedRandom(id), { ...EMPTY_CONF, voters, learners });
+    const member = new SimulatedMember(config, fixedRandom(id), this.#initial);
     this.#members.set(id, member);
     this.#held.set(id, { append: false, apply: false });
     return member;

@@ -62,6 +62,8 @@ export class SimulatedMember {
   applied: string[] = [];
   /** The configuration after each applied index where it changed, ascending. */
   #confs: { index: LogIndex; confState: ConfState }[];
+  /** Commit index that the disk began with. */
+  #bootstrapped: LogIndex = 0;
   /** The state machine on disk is at least here. */
   #checkpoint: LogIndex = 0;
 
@@ -85,6 +87,7 @@ export class SimulatedMember {
     const steps = voters.map((memberId) => encodeConfChange({ steps: [{ kind: "add-voter", memberId }], context: EMPTY_BYTES }));
     this.storage.append(steps.map((data, i) => ({ term: 1, index: i + 1, type: "conf-change", data })));
     this.#hardState = { term: 1, vote: NO_MEMBER, commit: voters.length };
+    this.#bootstrapped = voters.length;
     this.#synced = this.#hardState;
   }
 
@@ -103,12 +106,14 @@ export class SimulatedMember {
 
   /**
    * Loses everything volatile. Of the appends under way the first `kept` make it to the disk; of the state machine everything up to
-   * `applied` survives; the commit index may fall back to what was synced last.
+   * `applied` survives; the commit index may fall back to what was synced last, or to `commitMax`.
    */
-  crash(options: { kept?: number; loseCommit?: boolean } = {}): void {
+  crash(options: { kept?: number; loseCommit?: boolean; commitMax?: LogIndex } = {}): void {
     for (const append of this.pending.slice(0, options.kept ?? 0)) this.#persist(append);
     if (options.loseCommit === true)
       this.#hardState = { ...this.#hardState, commit: Math.min(this.#hardState.commit, this.#synced.commit) };
+    const { commit } = this.#hardState;
+    this.#hardState = { ...this.#hardState, commit: Math.min(commit, Math.max(this.#bootstrapped, options.commitMax ?? commit)) };
     this.pending = [];
     this.toApply = [];
     this.node = undefined;
@@ -194,6 +199,14 @@ export class SimulatedMember {
       if (snapshot !== undefined) return snapshot.metadata.index === index ? snapshot.metadata.term : undefined;
     }
     return this.storage.term(index);
+  }
+
+  /** Last position of the log as of everything handed out. */
+  get logEnd(): { index: LogIndex; term: number } {
+    const last = this.pending[this.pending.length - 1];
+    if (last !== undefined) return { index: last.ticket.lastIndex, term: last.ticket.lastTerm };
+    const index = this.storage.lastIndex();
+    return { index, term: this.storage.term(index) ?? 0 };
   }
 
   /** Entries above `index` as of everything handed out, some of them possibly replaced by now. */

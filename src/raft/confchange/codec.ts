@@ -23,7 +23,7 @@ const AUTO_LEAVE_GIVEN = 4;
 const AUTO_LEAVE = 8;
 const KINDS: readonly ConfChangeKind[] = ["add-voter", "add-learner", "remove", "update"];
 /** Steps of one change. */
-export const CONF_STEPS_MAX = 0xffff;
+const CONF_STEPS_MAX = 0xffff;
 
 /** The bytes are not a configuration change. Returned, not thrown: bad bytes in a log must not unwind the apply loop. */
 export class ConfChangeDecodeError extends EtcdError {
