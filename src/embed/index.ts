@@ -1,17 +1,8 @@
-/** What `cli` and the package's surface take from here. */
-export {
-  ADVERTISE_REQUIRED,
-  ConfigError,
-  type ConfigNotice,
-  type ConfigProblem,
-  type EtcdConfig,
-  type ListenUrl,
-  type LogLevel,
-  type ResolvedConfig,
-  readLogLevel,
-  resolveConfig,
-} from "./config.ts";
-export { type ConfigFile, parseConfigFile, toConfig, withEtcdAdvertiseDefaults } from "./config-file.ts";
+/** What `cli` and the package's surface take from here. `startEtcd` is apart, so that reading a configuration does not load the server. */
+export { ConfigError, type ConfigProblem, type EtcdConfig, type ResolvedConfig, resolveConfig } from "./config.ts";
+export { ADVERTISE_REQUIRED } from "./config-addresses.ts";
+export { parseConfigFile, toConfig, withEtcdAdvertiseDefaults } from "./config-file.ts";
+export { readLogLevel } from "./config-rules.ts";
 export { describeFeatureGates, type FeatureGate } from "./feature-gates.ts";
 export { formatDurationMs } from "./go-duration.ts";
 export { parseBoolean, ValueError } from "./go-values.ts";
