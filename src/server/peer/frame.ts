@@ -12,6 +12,8 @@ import { PeerFrameError } from "./errors.ts";
 /** Bytes in front of a frame's content: length, checksum, kind. */
 export const FRAME_HEADER_BYTES = 9;
 const PREFIX_BYTES = 8;
+/** First allocation for a frame that arrives in parts: most fit, chunks of snapshots included. */
+const PARTIAL_BYTES_MIN = 272 * 1024;
 
 /** Kinds of frames; never reuse a number. */
 export const FrameKind = {
@@ -95,8 +97,8 @@ export function numberContent(content: Uint8Array, options: { counter: boolean }
 export type FrameHandler = (kind: number, content: Uint8Array) => boolean;
 
 /**
- * Cuts a byte stream into frames. Holds at most one incomplete frame, and of a long one only about twice the bytes that have arrived, so
- * a length without a body costs nothing. `push` throws {@link PeerFrameError} for anything that is no frame; the decoder is then unusable.
+ * Cuts a byte stream into frames. Holds at most one incomplete frame, and of a long one only a few times the bytes that have arrived,
+ * so a length without a body costs little. `push` throws {@link PeerFrameError} for anything that is no frame; the decoder is then unusable.
  */
 export class FrameDecoder {
   readonly #bytesMax: number;
@@ -160,7 +162,7 @@ export class FrameDecoder {
     const needed = this.#held + more;
     const partial = this.#partial;
     if (partial !== undefined && partial.byteLength >= needed) return partial;
-    const grown = allocateBytes(Math.min(this.#wanted, Math.max(needed, this.#held * 2, 4096)));
+    const grown = allocateBytes(Math.min(this.#wanted, Math.max(needed, this.#held * 4, PARTIAL_BYTES_MIN)));
     if (partial !== undefined) grown.set(partial.subarray(0, this.#held));
     this.#partial = grown;
     return grown;
