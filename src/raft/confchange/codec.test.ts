@@ -72,6 +72,12 @@ test("garbage gives a typed error, never an exception", () => {
   expect(errors).toBeGreaterThan(1000);
 });
 
+test("an id that could not be decoded is not encoded", () => {
+  for (const memberId of [0n, -1n, 2n ** 64n] as MemberId[]) {
+    expect(() => encodeConfChange({ steps: [{ kind: "remove", memberId }], context: new Uint8Array(0) })).toThrow("64 bits");
+  }
+});
+
 test("zero ids and unknown kinds are refused", () => {
   const bytes = encodeConfChange({ steps: [{ kind: "remove", memberId: 1n as MemberId }], context: new Uint8Array(0) });
   const zero = bytes.slice();

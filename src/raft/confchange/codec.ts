@@ -21,6 +21,7 @@ const JOINT_GIVEN = 1;
 const JOINT = 2;
 const AUTO_LEAVE_GIVEN = 4;
 const AUTO_LEAVE = 8;
+const ID_MAX = 0xffff_ffff_ffff_ffffn;
 const KINDS: readonly ConfChangeKind[] = ["add-voter", "add-learner", "remove", "update"];
 /** Steps of one change. */
 const CONF_STEPS_MAX = 0xffff;
@@ -44,6 +45,8 @@ export function encodeConfChange(change: ConfChange): Uint8Array {
   view.setUint16(2, steps.length);
   let at = HEADER_BYTES;
   for (const step of steps) {
+    // What decoding would refuse must not get into a log.
+    assert(step.memberId > NO_MEMBER && step.memberId <= ID_MAX, "a member id has 64 bits and is not zero");
     bytes[at] = KINDS.indexOf(step.kind) + 1;
     view.setBigUint64(at + 1, step.memberId);
     at += STEP_BYTES;
