@@ -749,6 +749,30 @@ describe("close", () => {
     expect(after.transport.boundUrls()).toHaveLength(2);
   });
 
+  test("ports may be bound before start, and are freed when it never comes", async () => {
+    const a = await member(1, { start: false });
+    await Promise.all([a.transport.bind(), a.transport.bind()]);
+    const url = a.url();
+    const dialler = await member(2);
+    dialler.transport.setPeers([{ id: a.id, urls: [url] }]);
+    await until("told to wait", () => dialler.unreachable.length === 1);
+    const options = { clock: systemClock(), signal: AbortSignal.timeout(10_000), timeoutMs: 1000 };
+    await expect(fetchMembers([url], options)).rejects.toMatchObject({ failures: [{ url, error: "status 503" }] });
+    await a.transport.start(handlersOf(a, CLUSTER));
+    expect(a.url()).toBe(url);
+    await until("connected", () => isConnected(dialler, a));
+
+    const unused = await startMember(3, { start: false });
+    await unused.transport.bind();
+    const port = portOf(unused.url());
+    await unused.transport.close();
+    await expect(unused.transport.start(handlersOf(unused, CLUSTER))).rejects.toMatchObject({ reason: "peer-transport-closed" });
+    await member(4, { listenUrls: [`http://127.0.0.1:${port}`] });
+    const closed = await startMember(5, { start: false });
+    await closed.transport.close();
+    await expect(closed.transport.bind()).rejects.toMatchObject({ reason: "peer-transport-closed" });
+  });
+
   test("waits for handlers that are still at work", async () => {
     let atWork = false;
     let finished = false;

@@ -102,6 +102,7 @@ class HttpTransport implements HttpPeerTransport {
       removed: () => this.#reportRemoved(),
     };
     await this.bind();
+    if (this.#closing !== undefined) throw new PeerTransportClosedError();
     this.#reconcile();
   }
 
@@ -111,6 +112,8 @@ class HttpTransport implements HttpPeerTransport {
   }
 
   async #bind(): Promise<void> {
+    // What is bound after `close` would never be closed.
+    if (this.#closing !== undefined) throw new PeerTransportClosedError();
     try {
       const bound: string[] = [];
       for (const url of this.#options.listenUrls) {
@@ -397,11 +400,13 @@ class HttpTransport implements HttpPeerTransport {
       socket.destroy();
     };
     socket.on("error", swallow);
-    if (this.#closing !== undefined || context === undefined || handlers === undefined) {
-      socket.destroy();
+    this.#track(socket);
+    if (this.#closing !== undefined) return;
+    if (context === undefined || handlers === undefined) {
+      const { status, headers, body } = this.#plain(request.method, request.url);
+      this.#writeResponse(socket, status, headers, body);
       return;
     }
-    this.#track(socket);
     const path = (request.url ?? "").split("?", 1)[0];
     const protocol = path === RAFT_PATH ? RAFT_PROTOCOL : path === SNAPSHOT_PATH ? SNAPSHOT_PROTOCOL : undefined;
     if (protocol === undefined || request.method !== "GET") {
