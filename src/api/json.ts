@@ -61,6 +61,11 @@ export class JsonSplitter {
     this.#valueBytesMax = valueBytesMax;
   }
 
+  /** Bytes kept of a value that is not complete. */
+  get pendingBytes(): number {
+    return this.#pendingBytes;
+  }
+
   /**
    * Hands out, in order, each value which this piece completes, before it looks at the next one.
    * @throws JsonError for what is not JSON, TransportError for a value that is too long.

@@ -1,6 +1,6 @@
 /** Clients that are slow, silent, rude or many; and the end of a server that has some. */
 import { once } from "node:events";
-import { connect, createServer } from "node:net";
+import { connect, createServer, type Socket } from "node:net";
 import { describe, expect, test } from "vitest";
 import { WebSocket } from "ws";
 import * as api from "../../src/api/index.ts";
@@ -138,14 +138,16 @@ describe("slow clients", () => {
     await client.until("200 OK");
   });
 
-  test("an answer that nobody takes is given up", async () => {
-    const kv = api.KeyValue.create({ key: Buffer.from("a"), value: Buffer.alloc(60_000_000) });
-    const range = async (): Promise<api.RangeResponse> => api.RangeResponse.create({ kvs: [kv] });
-    await using app = await testApp({ limits: { answerPauseMs: 200 }, overrides: { kv: { range } } });
+  const kv = api.KeyValue.create({ key: Buffer.from("a"), value: Buffer.alloc(60_000_000) });
+  const range = async (): Promise<api.RangeResponse> => api.RangeResponse.create({ kvs: [kv] });
+  const put = async (): Promise<api.PutResponse> => api.PutResponse.create({ prevKv: kv });
+
+  test.each(["range", "put"])("an answer (of %s) that nobody takes is given up", async (what) => {
+    await using app = await testApp({ limits: { answerPauseMs: 200 }, overrides: { kv: { range, put } } });
     const socket = connect({ port: app.port, host: "127.0.0.1" });
     socket.on("error", () => undefined);
     socket.pause();
-    socket.write("POST /v3/kv/range HTTP/1.1\r\nHost: test\r\nContent-Length: 2\r\n\r\n{}");
+    socket.write(`POST /v3/kv/${what} HTTP/1.1\r\nHost: test\r\nContent-Length: 2\r\n\r\n{}`);
     await eventually(() => app.app.connections === 1);
     await eventually(() => app.app.connections === 0);
     socket.destroy();
@@ -315,6 +317,37 @@ describe("the end", () => {
     expect(app.app.connections).toBe(200);
     for (const client of clients) client.socket.destroy();
     await eventually(() => app.app.connections === 0);
+  });
+});
+
+describe("a flood of requests on one connection", () => {
+  test("is read only as far as it is answered", async () => {
+    const held = heldPut();
+    await using app = await testApp({ overrides: { kv: { put: held.put } } });
+    const accepted: Socket[] = [];
+    const server = createServer({ pauseOnConnect: true }, (socket) => {
+      accepted.push(socket);
+      app.app.handle(socket);
+    });
+    server.listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const address = server.address();
+    await using client = new RawClient(typeof address === "object" ? (address?.port ?? 0) : 0);
+    const one = `POST /v3/kv/put HTTP/1.1\r\nHost: test\r\nContent-Length: ${PUT.length}\r\n\r\n${PUT}`;
+    const count = 20_000;
+    client.write(one.repeat(count));
+    await eventually(() => held.begun() === 1);
+    await settle();
+    for (let i = 2; i < 30; i++) {
+      held.answer();
+      await eventually(() => held.begun() === i);
+      await settle();
+    }
+    expect(accepted[0]?.bytesRead).toBeLessThan(300_000);
+    const answering = setInterval(held.answer, 0);
+    await eventually(() => client.text.split("HTTP/1.1 200 OK").length > 2000);
+    clearInterval(answering);
+    server.close();
   });
 });
 

@@ -3,6 +3,7 @@ import * as api from "../../src/api/index.ts";
 import { rpcError } from "../../src/api/index.ts";
 import { EtcdError, GrpcCode } from "../../src/base/errors.ts";
 import type { CallContext } from "../../src/server/services/services.contract.ts";
+import { STUB_HEADER } from "../support/stub-services.ts";
 import { ask, eventually, ManualClock, RawClient, settle, type TestApp, testApp } from "./support.ts";
 
 const CORS = {
@@ -348,6 +349,94 @@ describe("sizes", () => {
   });
 });
 
+describe("memory", () => {
+  test("bodies of all connections together are bounded", async () => {
+    await using app = await testApp({ limits: { heldBytes: 250_000 } });
+    const value = "QUFB".repeat(50_000);
+    const body = `{"key":"YQ==","value":"${value}"}`;
+    await using greedy = new RawClient(app.port);
+    greedy.request("POST /v3/kv/put", undefined, { "Content-Length": String(body.length) }).write(body.slice(0, 100_000));
+    await settle();
+    greedy.write(body.slice(100_000, 180_000));
+    await settle();
+    await using other = new RawClient(app.port);
+    other.request("POST /v3/kv/put", undefined, { "Content-Length": "190000" }).write(body.slice(0, 60_000));
+    await settle();
+    other.write(body.slice(60_000, 140_000));
+    await other.until('{"code":8,"message":"etcdserver: too many requests"}');
+    await using stream = new RawClient(app.port);
+    stream.open("POST /v3/watch").chunk(`{"create_request":{"key":"${"A".repeat(150_000)}`);
+    await stream.until('{"error":{"code":8,"message":"etcdserver: too many requests"}}');
+    greedy.socket.destroy();
+    await eventually(() => app.app.connections === 2);
+    await using later = new RawClient(app.port);
+    later.request("POST /v3/kv/put", undefined, { "Content-Length": String(body.length) }).write(body.slice(0, 100_000));
+    await settle();
+    await later.write(body.slice(100_000)).until("raft_term");
+    // What was answered is not kept any more, though its connection stays.
+    await using last = new RawClient(app.port);
+    last.request("POST /v3/kv/put", undefined, { "Content-Length": String(body.length) }).write(body.slice(0, 100_000));
+    await settle();
+    await last.write(body.slice(100_000)).until("raft_term");
+  });
+
+  test("requests of one connection do not add up", async () => {
+    await using app = await testApp({ limits: { heldBytes: 1_000_000 } });
+    await using client = new RawClient(app.port);
+    const body = `{"key":"YQ==","value":"${"QUFB".repeat(100_000)}"}`;
+    for (let i = 1; i <= 10; i++) {
+      client.request("POST /v3/kv/put", body);
+      await eventually(() => client.text.split("HTTP/1.1 200 OK").length === i + 1);
+    }
+  });
+});
+
+describe("large answers", () => {
+  const large = (count: number): api.RangeResponse =>
+    api.RangeResponse.create({
+      header: STUB_HEADER,
+      kvs: Array.from({ length: count }, (_, i) =>
+        api.KeyValue.create({ key: Buffer.from(`key${i}`), value: Buffer.alloc(1000, i), modRevision: i + 2 }),
+      ),
+      count: count + 5,
+      more: true,
+    });
+
+  test("come whole", async () => {
+    const response = large(10_000);
+    await using app = await testApp({ overrides: { kv: { range: async () => response } } });
+    const answer = await ask(app.port, { path: "/v3/kv/range", body: "{}" });
+    const expected = api.printJson(api.RangeResponse, response);
+    expect([answer.status, answer.headers["content-length"], answer.text === expected]).toEqual([200, String(expected.length), true]);
+    const chunked = await ask(app.port, { path: "/v3/kv/range", body: "{}", headers: { TE: "trailers" } });
+    expect([chunked.headers["transfer-encoding"], chunked.text === expected]).toEqual(["chunked", true]);
+    const rpc = app.metrics.rpc(api.KvService.range);
+    expect([rpc.started, rpc.sent, rpc.handled[0]]).toEqual([2, 2, 2]);
+  });
+
+  test("are not sent on to clients that have left, nor after the deadline", async () => {
+    const response = large(50_000);
+    const clock = new ManualClock();
+    let asked = 0;
+    const range = async (): Promise<api.RangeResponse> => {
+      asked++;
+      return response;
+    };
+    await using app = await testApp({ clock, overrides: { kv: { range } } });
+    await using client = new RawClient(app.port);
+    client.request("POST /v3/kv/range", "{}");
+    await eventually(() => asked === 1);
+    client.socket.resetAndDestroy();
+    await eventually(() => app.app.connections === 0);
+    await using late = new RawClient(app.port);
+    late.request("POST /v3/kv/range", "{}", { "Grpc-Timeout": "1S" });
+    await eventually(() => asked === 2);
+    clock.advance(1000);
+    await late.until("context deadline exceeded");
+    expect(app.metrics.rpc(api.KvService.range).handled.reduce((a, b) => a + b)).toBe(2);
+  });
+});
+
 describe("metadata", () => {
   async function contextOf(headers: Record<string, string>): Promise<CallContext> {
     expect((await ask(t.port, { path: "/v3/kv/put", body: PUT, headers })).status).toBe(200);
@@ -595,9 +684,7 @@ describe("metrics of calls", () => {
     const del = app.metrics.rpc(api.KvService.deleteRange);
     expect([del.started, del.received, del.sent, del.handled[GrpcCode.Unavailable]]).toEqual([1, 1, 0, 1]);
     expect(app.metrics.clientReceivedBytes.value).toBe(6);
-    expect(app.metrics.clientSentBytes.value).toBe(
-      api.PutResponse.byteLength(api.PutResponse.create({ header: (await import("../support/stub-services.ts")).STUB_HEADER })),
-    );
+    expect(app.metrics.clientSentBytes.value).toBe(api.PutResponse.byteLength(api.PutResponse.create({ header: STUB_HEADER })));
     expect(await app.metrics.text()).toContain('etcd_server_client_requests_total{client_api_version="3.6",type="unary"} 1');
   });
 });

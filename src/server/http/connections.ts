@@ -21,9 +21,17 @@ export interface ConnectionLimits {
   readonly bodyMs: number;
   /** Longest pause while a client takes a whole (not streamed) answer, in ms. */
   readonly answerPauseMs: number;
+  /** Most that is kept of the request bodies of all connections together, in bytes; calls that would exceed it are refused. */
+  readonly heldBytes: number;
 }
 
-export const DEFAULT_LIMITS: ConnectionLimits = { headersMs: 10_000, bodyPauseMs: 30_000, bodyMs: 300_000, answerPauseMs: 60_000 };
+export const DEFAULT_LIMITS: ConnectionLimits = {
+  headersMs: 10_000,
+  bodyPauseMs: 30_000,
+  bodyMs: 300_000,
+  answerPauseMs: 60_000,
+  heldBytes: 512 * 1024 * 1024,
+};
 
 /** How often silence is looked for. Only while there are connections. */
 const SWEEP_MS = 1000;
@@ -58,6 +66,7 @@ export class Connection {
   #progressAt = 0;
   #bytesRead = 0;
   #answerTimed = false;
+  #heldBytes = 0;
 
   constructor(table: ConnectionTable, socket: Socket) {
     this.#table = table;
@@ -95,9 +104,18 @@ export class Connection {
     this.#table.serve(this, req, res);
   }
 
+  /** This much of the current request's body is kept, until it is answered. False if all connections together then keep too much. */
+  hold(bytes: number): boolean {
+    const held = this.#gone ? 0 : bytes;
+    const total = this.#table.hold(held - this.#heldBytes);
+    this.#heldBytes = held;
+    return total <= this.#table.limits.heldBytes;
+  }
+
   /** The current response is complete (or will never be). */
   answered(res: ServerResponse): void {
     if (this.#response !== res) return;
+    this.hold(0);
     this.#response = undefined;
     this.#call = undefined;
     this.#bodySince = undefined;
@@ -109,11 +127,16 @@ export class Connection {
     if (this.#gone) return;
     const next = this.#waiting.shift();
     if (next !== undefined) {
-      if (this.#waiting.length === 0) this.socket.resume();
+      if (this.#waiting.length < PIPELINE_MAX) this.socket.resume();
       this.#begin(next[0], next[1]);
       return;
     }
     if (this.#table.closing || this.#readEnded) this.socket.destroySoon();
+  }
+
+  /** Node lets a socket flow again for each body that is read. Whoever has requests waiting has sent the bodies of those before them. */
+  resumed(): void {
+    if (this.#waiting.length >= PIPELINE_MAX) this.socket.pause();
   }
 
   /** Names what to tell when the client goes away. If it already has, it is told in a later turn. */
@@ -140,7 +163,7 @@ export class Connection {
 
   /** A whole answer was handed to the socket. If the client does not take it, the connection ends. */
   awaitTaken(): void {
-    if (this.socket.writableLength === 0) return;
+    if (this.#answerTimed || this.socket.writableLength === 0) return;
     this.#answerTimed = true;
     this.socket.setTimeout(this.#table.limits.answerPauseMs, onAnswerStalled);
   }
@@ -165,6 +188,7 @@ export class Connection {
   }
 
   closed(): void {
+    this.hold(0);
     this.#gone = true;
     this.#waiting.length = 0;
     this.#endCall();
@@ -206,6 +230,7 @@ export class ConnectionTable {
   readonly limits: ConnectionLimits;
   readonly serve: Serve;
   readonly #connections = new Set<Connection>();
+  #heldBytes = 0;
   #closing = false;
   #sweep: Timer | undefined;
   #whenEmpty: (() => void) | undefined;
@@ -224,6 +249,12 @@ export class ConnectionTable {
     return this.#connections.size;
   }
 
+  /** Changes the bytes kept of request bodies by `change` and gives their sum. */
+  hold(change: number): number {
+    this.#heldBytes += change;
+    return this.#heldBytes;
+  }
+
   /** Takes a connected socket; one that it knows already is left alone. Destroys it if this table is closing. */
   add(socket: Socket): void {
     if (Connection.of(socket) !== undefined) return;
@@ -238,6 +269,7 @@ export class ConnectionTable {
     const connection = new Connection(this, socket);
     (socket as TrackedSocket)[CONNECTION] = connection;
     this.#connections.add(connection);
+    socket.on("resume", () => connection.resumed());
     socket.on("end", () => connection.readEnded());
     socket.on("close", () => {
       this.#connections.delete(connection);

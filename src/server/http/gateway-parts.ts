@@ -12,6 +12,7 @@ export class GatewayParts {
   readonly clock: Clock;
   readonly limits: GatewayLimits;
   readonly logger: Logger;
+  readonly heavyWork = new TurnQueue();
   readonly #onBug: (error: unknown) => void;
 
   constructor(options: {
@@ -50,4 +51,25 @@ export class GatewayParts {
 /** The JSON of an answer does not fit into a string of the engine (about half a gigabyte). */
 function isStringTooLong(error: unknown): boolean {
   return error instanceof RangeError && error.message === "Invalid string length";
+}
+
+/** Work that takes milliseconds: one piece in each turn of the event loop, so that timers and sockets have their turn between. */
+class TurnQueue {
+  readonly #jobs: (() => void)[] = [];
+
+  /** Bounded by its users: one job per connection. */
+  add(job: () => void): void {
+    this.#jobs.push(job);
+    if (this.#jobs.length === 1) setImmediate(this.#next);
+  }
+
+  readonly #next = (): void => {
+    const job = this.#jobs[0];
+    try {
+      job?.();
+    } finally {
+      this.#jobs.shift();
+      if (this.#jobs.length > 0) setImmediate(this.#next);
+    }
+  };
 }

@@ -306,6 +306,11 @@ export class StreamRequests {
     this.#call = call;
   }
 
+  /** Bytes kept of a request that is not complete. */
+  get pendingBytes(): number {
+    return this.#over || this.#call.over ? 0 : this.#splitter.pendingBytes;
+  }
+
   push(piece: Uint8Array): void {
     if (this.#over || this.#call.over) return;
     try {

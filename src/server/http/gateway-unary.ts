@@ -1,17 +1,21 @@
 /** Unary calls of the JSON gateway: one body in, one answer out. The hot path of the HTTP side, so it avoids everything that can be avoided. */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { httpStatusOf, messageTooLarge, parseJson, printError, printJson, rpcError } from "../../api/index.ts";
-import { type EtcdError, GrpcCode } from "../../base/errors.ts";
+import { EtcdError, GrpcCode } from "../../base/errors.ts";
 import { type FlatHeaders, quietKeepAlive } from "./answers.ts";
 import type { Connection, RunningCall } from "./connections.ts";
 import { GatewayCall, metadataOf, timeoutMsOf } from "./gateway-call.ts";
+import type { GatewayLimits } from "./gateway-limits.ts";
 import type { GatewayParts } from "./gateway-parts.ts";
 import type { UnaryRoute } from "./gateway-routes.ts";
+import { isLargeRange, type LargeRange, printLargeRange, writePieces } from "./large-answers.ts";
 
 const JSON_TYPE: FlatHeaders = ["Content-Type", "application/json"];
 const JSON_FROM_RPC: FlatHeaders = [...JSON_TYPE, "Grpc-Metadata-Content-Type", "application/grpc"];
 /** Answers longer than this are counted by estimate instead of being encoded once more. */
 const EXACT_COUNT_CHARS_MAX = 1 << 20;
+/** Bodies longer than this take long to read; there is a turn of the event loop for each. */
+const HEAVY_BODY_BYTES = 256 * 1024;
 /** What is read and thrown away of a body after its call has been refused, so that clients that read late see the answer. */
 const DISCARD_BYTES_MAX = 64 * 1024 * 1024;
 
@@ -54,57 +58,70 @@ function writeWhole(req: IncomingMessage, res: ServerResponse, status: number, h
 export class BodyReader {
   readonly #req: IncomingMessage;
   readonly #connection: Connection;
-  readonly #bytesMax: number;
-  readonly #done: (body: Uint8Array | undefined, bytes: number) => void;
+  readonly #limits: GatewayLimits;
+  readonly #done: (body: Uint8Array | undefined, refusal: EtcdError | undefined) => void;
   #first: Buffer | undefined;
   #more: Buffer[] | undefined;
   #bytes = 0;
   #over = false;
 
-  /** `done` gets the body, or undefined and the bytes that were announced or had come when it was too long. Not called if the client goes away. */
-  constructor(connection: Connection, req: IncomingMessage, bytesMax: number, done: (body: Uint8Array | undefined, bytes: number) => void) {
+  /** `done` gets the body, or why it is not read: it is too long, or there is no room for it. Not called if the client goes away. */
+  constructor(
+    connection: Connection,
+    req: IncomingMessage,
+    limits: GatewayLimits,
+    done: (body: Uint8Array | undefined, refusal: EtcdError | undefined) => void,
+  ) {
     this.#req = req;
     this.#connection = connection;
-    this.#bytesMax = bytesMax;
+    this.#limits = limits;
     this.#done = done;
     const announced = Number(req.headers["content-length"] ?? 0);
     connection.readingBody(true);
     req.on("data", (chunk: Buffer) => this.#data(chunk));
     req.on("end", () => this.#end());
-    if (announced > bytesMax) this.#refuse(announced);
+    if (announced > limits.jsonBytes) this.#refuse(messageTooLarge(announced, limits.messageBytes));
   }
 
   #data(chunk: Buffer): void {
     this.#bytes += chunk.byteLength;
     if (this.#over) {
-      if (this.#bytes > this.#bytesMax + DISCARD_BYTES_MAX) this.#connection.socket.destroy();
-    } else if (this.#bytes > this.#bytesMax) {
-      this.#refuse(this.#bytes);
+      if (this.#bytes > this.#limits.jsonBytes + DISCARD_BYTES_MAX) this.#connection.socket.destroy();
+    } else if (this.#bytes > this.#limits.jsonBytes) {
+      this.#refuse(messageTooLarge(this.#bytes, this.#limits.messageBytes));
     } else if (this.#first === undefined) {
       this.#first = chunk;
     } else {
       this.#more ??= [this.#first];
       this.#more.push(chunk);
+      // One piece is what nearly all bodies are, and as much as the socket keeps anyway.
+      if (!this.#connection.hold(this.#bytes)) this.#refuse(tooManyBytesHeld());
     }
   }
 
   #end(): void {
     if (this.#over) return;
     this.#connection.readingBody(false);
-    this.#done(this.#more === undefined ? (this.#first ?? NOTHING) : Buffer.concat(this.#more, this.#bytes), this.#bytes);
+    this.#done(this.#more === undefined ? (this.#first ?? NOTHING) : Buffer.concat(this.#more, this.#bytes), undefined);
   }
 
-  #refuse(bytes: number): void {
+  #refuse(refusal: EtcdError): void {
     this.#over = true;
     this.#first = undefined;
     this.#more = undefined;
-    this.#done(undefined, bytes);
+    this.#connection.hold(0);
+    this.#done(undefined, refusal);
     // What still comes is thrown away. The client may be slow, but not for ever: the connection goes on watching the body.
     this.#req.resume();
   }
 }
 
 const NOTHING = new Uint8Array(0);
+
+/** The bodies of all connections together are more than is kept. */
+export function tooManyBytesHeld(): EtcdError {
+  return new EtcdError("too-many-requests", GrpcCode.ResourceExhausted, "etcdserver: too many requests");
+}
 
 /** One unary call from its headers to its answer. */
 export class UnaryExchange implements RunningCall {
@@ -136,9 +153,11 @@ export class UnaryExchange implements RunningCall {
 
   /** `ignoreBody`: the body was consumed by somebody else, the message is the empty one. */
   start(ignoreBody: boolean): void {
-    new BodyReader(this.#connection, this.#req, this.#parts.limits.jsonBytes, (body, bytes) => {
-      if (body === undefined) this.#fail(messageTooLarge(bytes, this.#parts.limits.messageBytes), false);
-      else this.#run(ignoreBody ? NOTHING : body);
+    new BodyReader(this.#connection, this.#req, this.#parts.limits, (body, refusal) => {
+      if (refusal !== undefined) this.#fail(refusal, false);
+      else if (body !== undefined && body.byteLength > HEAVY_BODY_BYTES)
+        this.#parts.heavyWork.add(() => this.#run(ignoreBody ? NOTHING : body));
+      else this.#run(ignoreBody || body === undefined ? NOTHING : body);
     });
   }
 
@@ -150,6 +169,7 @@ export class UnaryExchange implements RunningCall {
   }
 
   #run(body: Uint8Array): void {
+    if (this.#connection.gone) return;
     const { metrics, limits, clock } = this.#parts;
     const { method, rpc } = this.#route;
     const headers = this.#req.headers;
@@ -177,6 +197,10 @@ export class UnaryExchange implements RunningCall {
 
   readonly #succeed = (response: object): void => {
     if (this.#answered) return;
+    if (isLargeRange(response)) {
+      void this.#succeedInSlices(response);
+      return;
+    }
     let text: string;
     try {
       text = printJson(this.#route.method.response, response);
@@ -193,6 +217,24 @@ export class UnaryExchange implements RunningCall {
     writeWhole(this.#req, this.#res, 200, [...this.#cors, ...JSON_FROM_RPC], text, false);
     this.#connection.awaitTaken();
   };
+
+  /** A large answer must not hold up everybody else while it is printed. */
+  async #succeedInSlices(response: LargeRange): Promise<void> {
+    try {
+      const printed = await printLargeRange(response, () => this.#answered);
+      if (printed === undefined || this.#answered) return;
+      this.#route.rpc.sent++;
+      this.#parts.metrics.clientSentBytes.value += Math.floor(printed.bytes * 0.75);
+      this.#finish(GrpcCode.OK);
+      if (this.#connection.gone) return;
+      quietKeepAlive(this.#req, this.#res);
+      const length = acceptsTrailers(this.#req) ? [] : ["Content-Length", String(printed.bytes)];
+      this.#res.writeHead(200, [...this.#cors, ...JSON_FROM_RPC, ...length]);
+      await writePieces(this.#res, printed.pieces, () => this.#connection.awaitTaken());
+    } catch (error) {
+      this.#fail(this.#parts.asEtcdError(error), true);
+    }
+  }
 
   readonly #reject = (error: unknown): void => {
     this.#fail(this.#parts.asEtcdError(error), true);

@@ -1,6 +1,6 @@
 /** Streaming calls over chunked HTTP/1.1. */
 import type { IncomingMessage, ServerResponse } from "node:http";
-import { httpStatusOf, messageTooLarge, parseJson, printStreamError } from "../../api/index.ts";
+import { httpStatusOf, parseJson, printStreamError } from "../../api/index.ts";
 import type { EtcdError } from "../../base/errors.ts";
 import { type FlatHeaders, quietKeepAlive } from "./answers.ts";
 import type { Connection, RunningCall } from "./connections.ts";
@@ -8,7 +8,7 @@ import { metadataOf, timeoutMsOf } from "./gateway-call.ts";
 import type { GatewayParts } from "./gateway-parts.ts";
 import type { BidiRoute, ServerStreamRoute, StreamRoute } from "./gateway-routes.ts";
 import { bidiCall, ServerStreamCall, type StreamCall, type StreamInput, StreamRequests, type StreamSink } from "./gateway-streams.ts";
-import { answerGatewayError, BodyReader } from "./gateway-unary.ts";
+import { answerGatewayError, BodyReader, tooManyBytesHeld } from "./gateway-unary.ts";
 
 const JSON_TYPE: FlatHeaders = ["Content-Type", "application/json"];
 const JSON_FROM_RPC: FlatHeaders = [...JSON_TYPE, "Grpc-Metadata-Content-Type", "application/grpc"];
@@ -133,12 +133,10 @@ function serveServerStream(
   cors: FlatHeaders,
   timeoutMs: number | undefined,
 ): void {
-  new BodyReader(connection, req, parts.limits.jsonBytes, (body, bytes) => {
+  new BodyReader(connection, req, parts.limits, (body, refusal) => {
     const sink = new HttpSink(connection, req, res, cors, false);
-    if (body === undefined) {
-      sink.fail(messageTooLarge(bytes, parts.limits.messageBytes));
-      return;
-    }
+    if (refusal !== undefined) sink.fail(refusal);
+    if (body === undefined) return;
     try {
       // What cannot be read never becomes a stream: its error has the form of a unary call's.
       parseJson(route.method.request, body);
@@ -176,7 +174,7 @@ function serveBidi(
     },
   };
   const call: StreamCall = bidiCall(parts, route, sink, input, metadataOf(req.headers));
-  const body = new BidiBody(new StreamRequests(parts.limits, call), call, sink, input);
+  const body = new BidiBody(connection, new StreamRequests(parts.limits, call), call, sink, input);
   connection.running(new Both(call, input));
   req.on("data", (chunk: Buffer) => body.push(chunk));
   req.on("end", () => body.end());
@@ -201,13 +199,15 @@ class Both implements RunningCall {
 
 /** The request body of a stream in both directions. */
 class BidiBody {
+  readonly #connection: Connection;
   readonly #requests: StreamRequests;
   readonly #call: StreamCall;
   readonly #sink: HttpSink;
   readonly #input: StreamInput;
   #bytes = 0;
 
-  constructor(requests: StreamRequests, call: StreamCall, sink: HttpSink, input: StreamInput) {
+  constructor(connection: Connection, requests: StreamRequests, call: StreamCall, sink: HttpSink, input: StreamInput) {
+    this.#connection = connection;
     this.#requests = requests;
     this.#call = call;
     this.#sink = sink;
@@ -217,6 +217,7 @@ class BidiBody {
   push(chunk: Buffer): void {
     this.#bytes += chunk.byteLength;
     this.#requests.push(chunk);
+    if (!this.#connection.hold(this.#requests.pendingBytes)) this.#call.failed(tooManyBytesHeld());
     if (this.#call.over) this.#input.resume();
     if (this.#bytes >= HOLD_BYTES_MAX) this.#sink.letGo();
   }
