@@ -26,8 +26,10 @@ process.exitCode = atLeast === 0 ? 0 : 1;
 function count(path) {
   try {
     const { numPassedTests, numFailedTests, testResults } = JSON.parse(readFileSync(path, "utf8"));
-    // A file that could not even be loaded has no tests to count.
-    const brokenFiles = testResults.filter((file) => file.status === "failed" && file.assertionResults.length === 0).length;
+    // A file that could not be loaded, or whose preparations failed, has no failed test to count.
+    const brokenFiles = testResults.filter(
+      (file) => file.status === "failed" && !file.assertionResults.some((result) => result.status === "failed"),
+    ).length;
     return { passed: numPassedTests, failed: numFailedTests + brokenFiles };
   } catch (error) {
     console.error(`no results: ${error.message}`);
