@@ -35,8 +35,8 @@ const Record = {
   snapshotOffer: 14,
 } as const;
 
-/** Field lists must differ from each other: msgpackr finds the record by them. */
-const RECORDS: readonly (readonly string[])[] = [
+/** Field lists must differ from each other: msgpackr finds the record by them. Exported for tests. */
+export const RECORDS: readonly (readonly string[])[] = [
   ["from", "to", "term", "pre", "lastIndex", "lastTerm", "commit", "commitTerm", "transfer"],
   ["from", "to", "term", "pre", "granted", "commit", "commitTerm"],
   ["from", "to", "term", "prevIndex", "prevTerm", "commit", "entries"],
