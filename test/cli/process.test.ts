@@ -126,7 +126,7 @@ function problems(member: Member): unknown[] {
     );
 }
 
-describe("the command", () => {
+describe("the command", { timeout: 120_000 }, () => {
   it("prints four lines about itself, of which programs read the first", async () => {
     const member = run(["--version"]);
     expect(await member.ended).toEqual({ code: 0, signal: null });
