@@ -275,6 +275,31 @@ describe.each(storages)("snapshots through the %s", (_name, newStorage) => {
     expect(await storage.list()).toEqual([]);
   });
 
+  test("closing while a stream runs leaves nothing once the stream has ended", async () => {
+    const source = await spool(await filled(15, 50), newStorage());
+    const storage = newStorage();
+    const receiver = newReceiver(storage);
+    let fail: ((error: Error) => void) | undefined;
+    const stuck = (async function* () {
+      yield* stream(source, 0, { until: 3000, pieceBytes: 1000 });
+    })();
+    const waiting = (async function* () {
+      yield (await stuck.next()).value as Uint8Array;
+      await new Promise<void>((_resolve, reject) => {
+        fail = reject;
+      });
+    })();
+    const receiving = receiver.receive(source.info, waiting, metadata);
+    const outcome = receiving.catch((error: Error) => error.message);
+    for (let i = 0; i < 100 && fail === undefined; i++) await new Promise((resolve) => setImmediate(resolve));
+    await receiver.close();
+    expect(await storage.list()).toHaveLength(1);
+    fail?.(new Error("the transport closed"));
+    expect(await outcome).toBe("the transport closed");
+    expect(await storage.list()).toEqual([]);
+    await expect(receiver.receive(source.info, stream(source, 0), metadata)).rejects.toMatchObject({ reason: "snapshot-busy" });
+  });
+
   test("left-overs go at start, and nothing else", async () => {
     const storage = newStorage();
     const name = `${"0".repeat(15)}a-${"b".repeat(64)}.part`;

@@ -53,6 +53,7 @@ export class SnapshotReceiver {
   #partial: Partial | undefined;
   /** A snapshot is coming in, or has come in and is not discarded yet. */
   #busy = false;
+  #closed = false;
 
   constructor(options: SnapshotReceiverOptions) {
     this.#options = options;
@@ -79,7 +80,7 @@ export class SnapshotReceiver {
    * stream's error when it breaks off (what came is kept for the next attempt), or with the disk's error (dropped).
    */
   async receive(info: SnapshotInfo, chunks: AsyncIterable<Uint8Array>, expected: SnapshotMetadata): Promise<ReceivedSnapshot> {
-    if (this.#busy) throw new SnapshotBusyError();
+    if (this.#busy || this.#closed) throw new SnapshotBusyError();
     this.#busy = true;
     try {
       const partial = await this.#continue(info);
@@ -87,12 +88,16 @@ export class SnapshotReceiver {
       return await this.#finish(partial, expected);
     } catch (error) {
       this.#busy = false;
+      if (this.#closed) await this.#dropPartial();
       throw error;
     }
   }
 
-  /** Deletes a partial snapshot. One that is received or installed is its owner's. */
+  /**
+   * Deletes a partial snapshot, now or when its stream ends, and takes no more. One that has been received is its owner's to discard.
+   */
   async close(): Promise<void> {
+    this.#closed = true;
     if (!this.#busy) await this.#dropPartial();
   }
 
