@@ -19,7 +19,7 @@ import { isSpoolName } from "./write-spool.ts";
 /** Small enough that parsing a piece, or handing a batch to the store (about 2 µs per row), does not hold the event loop for long. */
 const READ_BYTES = 128 * 1024;
 const BATCH_BYTES = 1024 * 1024;
-const BATCH_ROWS = 2048;
+const BATCH_ROWS = 1024;
 
 export interface SnapshotReceiverOptions {
   readonly storage: SpoolStorage;
