@@ -1,7 +1,8 @@
 /** The multi-version key-value store. */
 export { TXN_DEPTH_MAX } from "./checks.ts";
 export { RowCorruptError } from "./errors.ts";
-export type { RevisionHash } from "./hash.ts";
+export { compactionMarks, EtcdRows, parseRevisionKey, REVISION_ROWS, revisionKey } from "./etcd-form.ts";
+export { HistoryHash, type RevisionHash } from "./hash.ts";
 export type { HistoryLimits, HistoryPage } from "./history.ts";
 export { MVCC_MUTANTS, type MvccMutant } from "./mutants.ts";
 export type { RevisionPosition } from "./revision.ts";

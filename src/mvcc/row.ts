@@ -176,6 +176,14 @@ export function encodePut(
   };
 }
 
+/** The row of a message that somebody else encoded. Copies; the message is not looked at. */
+export function sealRow(wire: Uint8Array, main: number, sub: number, tombstone: boolean): Uint8Array {
+  const row = new Uint8Array(CHECKSUM_BYTES + wire.length);
+  row.set(wire, CHECKSUM_BYTES);
+  writeChecksum(row, 0, view(row, CHECKSUM_BYTES, row.length), seedOf(main, sub, tombstone));
+  return row;
+}
+
 export interface TombstoneRow {
   readonly row: Uint8Array;
   /** A view into the row. */
