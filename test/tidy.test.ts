@@ -111,6 +111,8 @@ const FACE = /^src\/[^/]+\/(index\.ts|.*\.contract\.ts)$|^src\/embed\/start-etcd
 
 /** Which part may use which package. */
 const PACKAGES: Readonly<Record<string, RegExp>> = {
+  bcryptjs: /^src\/auth\//,
+  jose: /^src\/auth\//,
   level: /^src\/backend\/level\.ts$/,
   msgpackr: /^src\/(wal|server\/peer)\//,
   fastify: /^src\/server\/http\//,
