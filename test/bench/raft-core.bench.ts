@@ -4,7 +4,7 @@
  */
 import { type MemberId, NO_MEMBER } from "../../src/base/ids.ts";
 import { seededRandom } from "../../src/base/random.ts";
-import { EMPTY_CONF, type Message, MemoryStorage, type RaftConfig, RawNode } from "../../src/raft/index.ts";
+import { EMPTY_CONF, MemoryStorage, type Message, type RaftConfig, RawNode } from "../../src/raft/index.ts";
 
 const PROPOSALS = 400_000;
 const BATCH = 300;
@@ -102,7 +102,9 @@ function run(size: number): void {
   }
   const seconds = (performance.now() - started) / 1000;
   const applied = leader.applied - before;
-  console.log(`${size} member(s): ${Math.round(applied / seconds).toLocaleString("en")} proposals/s (${applied} applied, batches of ${BATCH})`);
+  console.log(
+    `${size} member(s): ${Math.round(applied / seconds).toLocaleString("en")} proposals/s (${applied} applied, batches of ${BATCH})`,
+  );
 }
 
 for (const size of [1, 3, 1, 3]) run(size);
