@@ -12,13 +12,16 @@ import { EtcdError, GrpcCode } from "../base/errors.ts";
 import { hexId, type MemberId } from "../base/ids.ts";
 import { type Logger, silentLogger } from "../base/logger.ts";
 import { systemRandom } from "../base/random-system.ts";
+import { type EtcdClient, localClient } from "../client/index.ts";
 import {
   bindMetrics,
   buildHttpApp,
   buildMetricsApp,
   ClientPort,
+  createGrpcServer,
   createHttpPeerTransport,
   fetchMembers,
+  type GrpcServer,
   type HttpApp,
   type HttpPeerTransport,
   metricsObserver,
@@ -34,6 +37,10 @@ import {
   type Services,
 } from "../server/index.ts";
 import { type EtcdConfig, type ListenUrl, type ResolvedConfig, resolveConfig, withBoundPorts } from "./config.ts";
+import { LeaderChanges } from "./leader-changes.ts";
+
+/** "starting": until it serves; "failed": ended by itself, see `failed`, but not closed yet. */
+export type EtcdStatus = "starting" | "ready" | "failed" | "closing" | "closed";
 
 /** A running member. */
 export interface EtcdServer {
@@ -48,6 +55,12 @@ export interface EtcdServer {
   /** Hex id of the leader that this member knows; undefined while there is none. */
   readonly leader: string | undefined;
   readonly isLeader: boolean;
+  /** Where it is in its life. */
+  readonly status: EtcdStatus;
+  /** A client of this member without sockets: the interface of `holdfast/client`. It is closed with the member. */
+  readonly client: EtcdClient;
+  /** The hex id of the leader, then of each new one: `for await (const leader of server.leaderChanged)`. Ends with the member. */
+  readonly leaderChanged: AsyncIterable<string>;
   /** Calls `listener` with the hex id of each new leader. Returns how to stop that. */
   onLeaderChanged(listener: (leader: string) => void): () => void;
   /** The v3 services, in process: no sockets, no encoding. */
@@ -64,19 +77,28 @@ export interface EtcdServer {
 }
 
 /** How long clients' running calls may take to end when the member closes. */
+const PEER_FRAME_BYTES = 64 * 1024 * 1024;
 const CLOSE_GRACE_MS = 500;
 
 /**
- * Starts a member. Resolves when it is started and bound, before it is ready: await `server.ready` before using it.
+ * Starts a member. Resolves when it is started and bound, before it is ready: await `server.ready` before using it. An aborted `signal` ends the start, leaves
+ * nothing behind and rejects with the signal's reason; later it has no effect.
  * @throws ConfigError with all problems of the configuration; BootstrapError when the data or the cluster do not fit it; the system's error for ports in use.
  */
-export async function startEtcd(config: EtcdConfig = {}): Promise<EtcdServer> {
+export async function startEtcd(config: EtcdConfig = {}, options: { readonly signal?: AbortSignal } = {}): Promise<EtcdServer> {
+  const { signal } = options;
+  signal?.throwIfAborted();
   const member = new Member(resolveConfig(config));
+  const onAbort = (): void => member.abortStart();
+  signal?.addEventListener("abort", onAbort, { once: true });
   try {
     await member.start();
+    signal?.throwIfAborted();
   } catch (error) {
     await member.close();
-    throw error;
+    throw signal?.aborted === true ? signal.reason : error;
+  } finally {
+    signal?.removeEventListener("abort", onAbort);
   }
   return member;
 }
@@ -93,12 +115,16 @@ class Member implements EtcdServer {
   #httpTransport: HttpPeerTransport | undefined;
   #http: HttpApp | undefined;
   #metricsHttp: HttpApp | undefined;
+  #grpc: GrpcServer | undefined;
   #server: Server | undefined;
   #memberId: MemberId | undefined;
   /** Filled in when the member knows its id; nothing is observed before. */
   readonly #peerObserver: PeerObserver = {};
   #clientUrls: readonly string[] = [];
   #closing: Promise<void> | undefined;
+  #status: EtcdStatus = "starting";
+  #client: EtcdClient | undefined;
+  readonly #leaderChanges = new LeaderChanges(() => this.leader);
   /** Ends what a start waits for when the member is closed meanwhile. */
   readonly #abort = new AbortController();
 
@@ -145,8 +171,24 @@ class Member implements EtcdServer {
     return this.server.isLeader;
   }
 
+  get status(): EtcdStatus {
+    return this.#status;
+  }
+
   get services(): Services {
     return this.server.services;
+  }
+
+  get client(): EtcdClient {
+    if (this.#client === undefined) {
+      this.#client = localClient({ members: [{ name: this.name, services: () => this.services }], clock: this.#clock });
+      if (this.#closing !== undefined) this.#client.close();
+    }
+    return this.#client;
+  }
+
+  get leaderChanged(): AsyncIterable<string> {
+    return this.#leaderChanges;
   }
 
   get clientUrls(): readonly string[] {
@@ -159,6 +201,10 @@ class Member implements EtcdServer {
 
   onLeaderChanged(listener: (leader: string) => void): () => void {
     return this.server.onLeaderChanged((leader: MemberId) => listener(hexId(leader)));
+  }
+
+  abortStart(): void {
+    this.#abort.abort();
   }
 
   async start(): Promise<void> {
@@ -174,6 +220,8 @@ class Member implements EtcdServer {
         random,
         logger: this.#logger,
         observer: this.#peerObserver,
+        // One entry must always fit into a frame.
+        limits: { frameBytesMax: Math.max(PEER_FRAME_BYTES, 2 * this.#config.server.maxRequestBytes) },
       });
       this.#transport = this.#httpTransport;
       await this.#httpTransport.bind();
@@ -186,6 +234,8 @@ class Member implements EtcdServer {
       random,
       disk: this.#disk,
       logger: this.#logger,
+      // LevelDB's lock is the only one that the system releases at death and that Node can take.
+      lockDirectory: (directory) => LevelBackend.open({ directory }),
       openBackend: (directory) => (config.inMemory ? Promise.resolve(new MemoryBackend()) : LevelBackend.open({ directory })),
       defer: this.#config.injected.defer ?? ((fn) => void setImmediate(fn)),
     };
@@ -193,7 +243,10 @@ class Member implements EtcdServer {
       config,
       ports,
       transport: this.#transport,
-      fetchMembers: (urls, timeoutMs) => askMembers(this.#clock, urls, timeoutMs, this.#abort.signal),
+      fetchMembers: async (urls, timeoutMs) =>
+        this.#transport?.fetchMembers === undefined
+          ? askMembers(this.#clock, urls, timeoutMs, this.#abort.signal)
+          : this.#transport.fetchMembers(),
       observer: metricsObserver(this.metrics, () => this.#memberId),
       onIdentity: ({ memberId }) => {
         this.#memberId = memberId;
@@ -201,13 +254,29 @@ class Member implements EtcdServer {
       },
     });
     this.#server = server;
+    this.#follow(server);
     bindMetrics(this.metrics, server);
     await this.#serve(server, config);
   }
 
   close(): Promise<void> {
-    this.#closing ??= this.#close();
+    this.#closing ??= this.#close().finally(() => {
+      this.#status = "closed";
+    });
     return this.#closing;
+  }
+
+  #follow(server: Server): void {
+    server.onLeaderChanged((leader) => this.#leaderChanges.changed(hexId(leader)));
+    server.ready.then(
+      () => {
+        if (this.#status === "starting") this.#status = "ready";
+      },
+      () => undefined, // The owner is told by `ready` itself.
+    );
+    void server.failed.then(() => {
+      if (this.#status !== "closing" && this.#status !== "closed") this.#status = "failed";
+    });
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -243,7 +312,7 @@ class Member implements EtcdServer {
       clock: this.#clock,
       address: url,
       http: serves.http ? (socket) => handOver(socket, this.#http) : undefined,
-      http2: undefined,
+      http2: serves.http2 ? (socket) => handOver(socket, this.#grpc) : undefined,
       onError: (error) => this.#logger.warn({ error: error.message }, "client listener failed"),
     });
     this.#clientPorts.push(port);
@@ -270,6 +339,15 @@ class Member implements EtcdServer {
       raftStatus: () => server.raftStatus(),
       onBug: (error) => server.fail(error),
     });
+    this.#grpc = createGrpcServer({
+      services: server.services,
+      metrics: this.metrics,
+      clock: this.#clock,
+      logger: this.#logger,
+      maxRequestBytes: config.maxRequestBytes,
+      limits: this.#config.grpc,
+      onBug: (error) => server.fail(error),
+    });
     server.ready.then(
       () => {
         if (this.#closing !== undefined) return;
@@ -283,11 +361,14 @@ class Member implements EtcdServer {
   }
 
   async #close(): Promise<void> {
+    this.#status = "closing";
     this.#abort.abort();
+    this.#client?.close();
+    this.#leaderChanges.end();
     // Clients first: they must not see the parts end one by one.
     // A port has closed when its last connection has, and a watch or an idle connection only ends with the HTTP server that holds it.
     const portsClosed = Promise.all([...this.#clientPorts, ...this.#metricsPorts].map((port) => port.close()));
-    await this.#http?.close({ graceMs: CLOSE_GRACE_MS });
+    await Promise.all([this.#http?.close({ graceMs: CLOSE_GRACE_MS }), this.#grpc?.close({ graceMs: CLOSE_GRACE_MS })]);
     await this.#metricsHttp?.close({ graceMs: 0 });
     await portsClosed;
     if (this.#server !== undefined) await this.#server.close();
@@ -295,7 +376,7 @@ class Member implements EtcdServer {
   }
 }
 
-function handOver(socket: Socket, app: HttpApp | undefined): void {
+function handOver(socket: Socket, app: { handle(socket: Socket): void } | undefined): void {
   if (app === undefined) socket.destroy();
   else app.handle(socket);
 }

@@ -1,62 +1,92 @@
 /**
- * The store as a file, for `Maintenance.Snapshot`: the state snapshot of `snapshot/`, padded as clients of etcd expect it (a multiple of 512 bytes, then the
- * SHA-256 of all that), at one position of the log.
+ * The store as a file, for `Maintenance.Snapshot`: a bbolt database with etcd's buckets, so that etcd's tools can check and restore it, as of one
+ * position of the log, and then its SHA-256. Formats: docs/FORMATS.md, "Backup".
  */
 import { createHash } from "node:crypto";
 import type { ClusterId } from "../base/ids.ts";
-import { belongsToSnapshot, decodeConfState, type State } from "./apply/state.ts";
+import { decodeConfState, type State } from "./apply/state.ts";
+import { BoltWriter, HEAD_BYTES } from "./backup/bolt-writer.ts";
+import { writeContents } from "./backup/contents.ts";
 import { abortError } from "./proposals.ts";
-import { type SpoolStorage, writeSnapshotSpool } from "./snapshot/index.ts";
+import type { SpoolFile, SpoolStorage } from "./snapshot/index.ts";
 
 export interface BackupOptions {
   readonly state: State;
   readonly storage: SpoolStorage;
   readonly clusterId: ClusterId;
-  /** Tells this backup apart from others under way. */
+  /** Tells this backup apart from others under way: `[0-9a-z]{1,32}`. */
   readonly tag: string;
   readonly defer: (fn: () => void) => void;
   readonly signal: AbortSignal;
 }
 
 const BLOB_BYTES = 32_768;
-const SECTOR_BYTES = 512;
-const DIGEST_BYTES = 32;
+/** Bytes of finished pages that are held before they go to the spool. */
+const PENDING_BYTES_MAX = 256 * 1024;
+const READ_BYTES = 8 * BLOB_BYTES;
 
-/** Blobs of at most 32 KiB; the last one is the digest. `remainingBytes` counts what is still to come, without the digest. */
+/**
+ * Blobs of at most 32 KiB; the last one is the digest of all others. `remainingBytes` counts what is still to come, without the digest. The whole
+ * file goes through the spool first, because its head names the root of its trees, which is known last. Rejects, leaving nothing behind, with the
+ * store's or the spool's error or the signal's reason.
+ */
 export async function* writeBackup(options: BackupOptions): AsyncGenerator<{ blob: Uint8Array; remainingBytes: number }> {
-  const { state, storage, clusterId, defer, signal } = options;
+  const { state, storage, signal } = options;
   const { snapshot, position, confState } = await state.writer.snapshot();
-  const source = await writeSnapshotSpool({
-    backend: state.backend,
-    snapshot,
-    header: { clusterId, index: position.index, term: position.term, confState: decodeConfState(confState) },
-    storage,
-    tag: options.tag,
-    includes: belongsToSnapshot,
-    defer,
-    signal,
-  }).finally(() => snapshot.close());
+  const name = `${position.index.toString(16).padStart(16, "0")}-${options.tag}.snap.out.tmp`;
+  let file: SpoolFile | undefined;
   try {
-    const padding = (SECTOR_BYTES - (source.info.sizeBytes % SECTOR_BYTES)) % SECTOR_BYTES;
-    let remaining = source.info.sizeBytes + padding;
+    let heads: Uint8Array;
+    try {
+      file = await storage.create(name);
+      heads = await spool(options, { snapshot, position, confState: decodeConfState(confState) }, file);
+    } finally {
+      await snapshot.close();
+    }
     const digest = createHash("sha256");
-    for await (const chunk of source.read(0)) {
-      for (let at = 0; at < chunk.byteLength; at += BLOB_BYTES) {
+    let remaining = HEAD_BYTES + file.sizeBytes;
+    const total = remaining;
+    for (let at = 0; at < total; ) {
+      const bytes =
+        at === 0 ? Buffer.concat([heads, await file.read(0, READ_BYTES - HEAD_BYTES)]) : await file.read(at - HEAD_BYTES, READ_BYTES);
+      if (bytes.byteLength === 0) throw new Error("the spooled backup became shorter");
+      at += bytes.byteLength;
+      for (let from = 0; from < bytes.byteLength; from += BLOB_BYTES) {
         if (signal.aborted) throw abortError(signal);
-        const blob = chunk.subarray(at, at + BLOB_BYTES);
+        const blob = bytes.subarray(from, from + BLOB_BYTES);
         digest.update(blob);
         remaining -= blob.byteLength;
         yield { blob, remainingBytes: remaining };
       }
     }
-    if (padding > 0) {
-      const blob = new Uint8Array(padding);
-      digest.update(blob);
-      yield { blob, remainingBytes: 0 };
-    }
-    const sum = digest.digest();
-    if (sum.byteLength === DIGEST_BYTES) yield { blob: sum, remainingBytes: 0 };
+    yield { blob: digest.digest(), remainingBytes: 0 };
   } finally {
-    await source.close();
+    await file?.remove();
   }
+}
+
+/** Writes all pages but the heads into the file; returns the heads. */
+async function spool(
+  options: BackupOptions,
+  view: Pick<Parameters<typeof writeContents>[0], "snapshot" | "position" | "confState">,
+  file: SpoolFile,
+): Promise<Uint8Array> {
+  const { state, defer, signal } = options;
+  const writer = new BoltWriter();
+  const flush = async (): Promise<void> => {
+    await file.append(Buffer.concat(writer.take()));
+  };
+  await writeContents({
+    ...view,
+    backend: state.backend,
+    writer,
+    onSlice: async () => {
+      if (signal.aborted) throw abortError(signal);
+      if (writer.pendingBytes >= PENDING_BYTES_MAX) await flush();
+      await new Promise<void>(defer);
+    },
+  });
+  const heads = writer.finish();
+  await flush();
+  return heads;
 }

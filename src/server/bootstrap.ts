@@ -8,11 +8,11 @@ import { assert } from "../base/assert.ts";
 import { EtcdError, GrpcCode } from "../base/errors.ts";
 import type { ClusterId, LogIndex, MemberId } from "../base/ids.ts";
 import { hexId, NO_MEMBER } from "../base/ids.ts";
-import { type Entry, encodeConfChange, type HardState } from "../raft/index.ts";
-import { Wal, type WalContents, type WalFace } from "../wal/index.ts";
+import { type Entry, encodeConfChange, type HardState, type SnapshotMetadata } from "../raft/index.ts";
+import { Wal, type WalAppend, type WalContents, type WalFace } from "../wal/index.ts";
 import { advertisedUrlsMismatch } from "./advertised-urls.ts";
 import { BackendBrokenError, State, type StateOptions } from "./apply/state.ts";
-import type { ServerConfig, ServerPorts } from "./config.ts";
+import type { DirectoryLock, ServerConfig, ServerPorts } from "./config.ts";
 import { clusterIdOf, memberIdOf } from "./identity.ts";
 import { encodeMemberChange, type MemberRecord } from "./membership.ts";
 import { MemoryWal } from "./memory-wal.ts";
@@ -49,6 +49,8 @@ export interface Booted {
   readonly storage: ServerStorage;
   readonly state: State;
   readonly backend: Backend;
+  /** Held until the member has closed everything. */
+  readonly lock: DirectoryLock;
   /** Other members, as far as known before the log is applied. */
   readonly peers: readonly PeerAddress[];
   /** True when this start created the data. */
@@ -68,25 +70,41 @@ export function snapshotDirectory(config: ServerConfig): string {
 
 export async function bootstrap(options: BootstrapOptions): Promise<Booted> {
   const { config, ports } = options;
-  if (!config.inMemory) {
-    await ports.disk.makeDirectory(snapshotDirectory(config));
-    const swap = await finishSwap(ports.disk, snapshotDirectory(config));
-    if (swap.type === "finished")
-      ports.logger.info({ "snapshot-index": swap.index }, "finished the interrupted installation of a snapshot");
+  if (config.inMemory) return found(options, NO_LOCK);
+  await ports.disk.makeDirectory(snapshotDirectory(config));
+  // Before anything is read or repaired: a second process on the same directory stops here.
+  const lock = await ports.lockDirectory(`${config.dataDirectory}/member/lock`);
+  try {
+    const names = await ports.disk.list(config.walDirectory);
+    const hasLog = names?.some((name) => name.endsWith(".wal")) === true;
+    return hasLog ? await restart(options, lock) : await found(options, lock);
+  } catch (error) {
+    await lock.close();
+    throw error;
   }
-  // The lock of the store is the lock of the data directory: a second process stops here.
+}
+
+const NO_LOCK: DirectoryLock = { close: () => Promise.resolve() };
+
+/** No log yet: a new cluster, or a seat in a running one. */
+function found(options: BootstrapOptions, lock: DirectoryLock): Promise<Booted> {
+  return options.config.initialClusterState === "existing" ? join(options, lock) : createNew(options, lock);
+}
+
+async function openFresh(options: BootstrapOptions): Promise<{ backend: Backend; state: State }> {
+  const { config, ports } = options;
   const backend = await ports.openBackend(backendDirectory(config));
   try {
-    const names = config.inMemory ? undefined : await ports.disk.list(config.walDirectory);
-    if (names?.some((name) => name.endsWith(".wal")) === true) return await restart(options, backend);
-    return config.initialClusterState === "existing" ? await join(options, backend) : await createNew(options, backend);
+    const state = await State.open({ ...options.stateOptions, backend });
+    if (state.appliedIndex > 0) throw new BootstrapError("the data directory holds a store but no log: write-ahead log is missing");
+    return { backend, state };
   } catch (error) {
     await backend.close();
     throw error;
   }
 }
 
-async function restart(options: BootstrapOptions, backend: Backend): Promise<Booted> {
+async function restart(options: BootstrapOptions, lock: DirectoryLock): Promise<Booted> {
   const { config, ports } = options;
   const { wal, contents } = await Wal.open({
     disk: ports.disk,
@@ -96,18 +114,29 @@ async function restart(options: BootstrapOptions, backend: Backend): Promise<Boo
     ...(config.mutants === undefined ? {} : { mutants: config.mutants }),
     ...options.walHooks,
   });
+  let backend: Backend | undefined;
   try {
     if (contents.repaired !== undefined) ports.logger.warn({ ...contents.repaired }, "dropped the torn end of the write-ahead log");
-    let usable = backend;
+    // A received state counts from the moment its marker is in the log: without the marker the old store and the old log belong together.
+    const swap = await finishSwap(ports.disk, snapshotDirectory(config), { isWanted: (index) => contents.snapshot.index >= index });
+    if (swap.type !== "none") {
+      ports.logger.info({ "snapshot-index": swap.index, outcome: swap.type }, "settled the interrupted installation of a snapshot");
+    }
+    backend = await ports.openBackend(backendDirectory(config));
     let state: State;
     try {
-      state = await State.open({ ...options.stateOptions, backend: usable });
+      state = await State.open({ ...options.stateOptions, backend });
     } catch (error) {
       if (!(error instanceof BackendBrokenError)) throw error;
-      usable = await rebuildFromLog(options, backend, contents, error);
-      state = await State.open({ ...options.stateOptions, backend: usable });
+      backend = await rebuildFromLog(options, backend, contents, error);
+      state = await State.open({ ...options.stateOptions, backend });
     }
-    const storage = restoreLog(contents, state, config);
+    if (isUntouched(contents) && state.appliedIndex === 0 && config.initialClusterState === "new") {
+      // A crash came between the creation of the log and its first entries: nothing was promised to anybody yet.
+      return await foundAgain(options, lock, { wal, contents, backend, state });
+    }
+    const { storage, marker } = restoreLog(contents, state, config);
+    if (marker !== undefined) await appendToWal(wal, { entries: [], snapshot: marker, mustSync: true });
     const { memberId, clusterId } = contents.metadata;
     ports.logger.info(
       {
@@ -118,11 +147,47 @@ async function restart(options: BootstrapOptions, backend: Backend): Promise<Boo
       },
       "restarting local member",
     );
-    return { memberId, clusterId, wal, storage, state, backend: usable, peers: peersOf(state.membership.list(), memberId), fresh: false };
+    return { memberId, clusterId, wal, storage, state, backend, lock, peers: peersOf(state.membership.list(), memberId), fresh: false };
   } catch (error) {
     await wal.close();
+    await backend?.close();
     throw error;
   }
+}
+
+function isUntouched({ hardState, snapshot, entries }: WalContents): boolean {
+  return hardState.term === 0 && snapshot.index === 0 && entries.length === 0;
+}
+
+async function foundAgain(
+  options: BootstrapOptions,
+  lock: DirectoryLock,
+  opened: { wal: WalFace; contents: WalContents; backend: Backend; state: State },
+): Promise<Booted> {
+  const members = configuredMembers(options.config);
+  const own = ownEntry(options.config, members);
+  const { memberId, clusterId } = opened.contents.metadata;
+  if (own.id !== memberId || clusterIdOf(members.map((member) => member.id)) !== clusterId) {
+    throw new BootstrapError("the data directory was begun with another initial cluster or token; remove it and start again");
+  }
+  const { wal, backend, state } = opened;
+  return {
+    memberId,
+    clusterId,
+    wal,
+    storage: await beginLog(wal, members),
+    state,
+    backend,
+    lock,
+    peers: peersOf(members, own.id),
+    fresh: true,
+  };
+}
+
+function appendToWal(wal: WalFace, append: WalAppend): Promise<void> {
+  return new Promise((resolve, reject) => {
+    wal.append(append, (error) => (error === undefined ? resolve() : reject(error)));
+  });
 }
 
 /** A store with holes is thrown away and made anew, if the log still begins at the beginning. */
@@ -145,24 +210,29 @@ async function rebuildFromLog(
   return ports.openBackend(backendDirectory(config));
 }
 
-function restoreLog(contents: WalContents, state: State, config: ServerConfig): ServerStorage {
+/** The log in memory, and the marker that the log on disk needs before it can go on behind the store. */
+function restoreLog(
+  contents: WalContents,
+  state: State,
+  config: ServerConfig,
+): { storage: ServerStorage; marker: SnapshotMetadata | undefined } {
   const storage = new ServerStorage();
   const { appliedIndex, appliedTerm, confState } = state;
-  const lastInLog = contents.entries.at(-1)?.index ?? contents.snapshot.index;
   if (contents.snapshot.index > appliedIndex) {
     throw new BootstrapError(
       `the store reaches index ${appliedIndex}, but the log begins behind index ${contents.snapshot.index}: the store is older than the log. Remove this member, wipe its data and add it again, or restore a backup`,
     );
   }
-  let { hardState } = contents;
-  if (appliedIndex > lastInLog) {
-    // The store got further than the log that survived (failure catalogue BS10): everything applied was committed, so the log goes on behind it.
-    storage.applySnapshot({ index: appliedIndex, term: appliedTerm, confState });
-  } else {
-    // A log that begins at the beginning has no position to install.
-    if (contents.snapshot.index > 0) storage.applySnapshot(contents.snapshot);
-    if (contents.entries.length > 0) storage.append(contents.entries);
+  if (contents.snapshot.index > 0) storage.applySnapshot(contents.snapshot);
+  if (contents.entries.length > 0) storage.append(contents.entries);
+  let marker: SnapshotMetadata | undefined;
+  if (appliedIndex > 0 && storage.term(appliedIndex) !== appliedTerm) {
+    // The store got further than the log that survived, or past a point where this log was wrong (failure catalogue BS10): what is applied was
+    // committed, so the log goes on behind it.
+    marker = { index: appliedIndex, term: appliedTerm, confState };
+    storage.applySnapshot(marker);
   }
+  let { hardState } = contents;
   if (hardState.term < appliedTerm) hardState = { term: appliedTerm, vote: NO_MEMBER, commit: hardState.commit };
   // A commit index is not synced by itself; what is applied was committed.
   if (hardState.commit < appliedIndex) hardState = { ...hardState, commit: appliedIndex };
@@ -172,10 +242,10 @@ function restoreLog(contents: WalContents, state: State, config: ServerConfig): 
   });
   storage.setHardState(hardState);
   storage.setConfState(confState);
-  return storage;
+  return { storage, marker };
 }
 
-async function createNew(options: BootstrapOptions, backend: Backend): Promise<Booted> {
+async function createNew(options: BootstrapOptions, lock: DirectoryLock): Promise<Booted> {
   const { config, ports } = options;
   const members = configuredMembers(config);
   const own = ownEntry(config, members);
@@ -183,7 +253,23 @@ async function createNew(options: BootstrapOptions, backend: Backend): Promise<B
   if (mismatch !== undefined) throw new BootstrapError(mismatch);
   await refuseIfRunning(options, members, own);
   const clusterId = clusterIdOf(members.map((member) => member.id));
-  const wal = await createWal(options, { memberId: own.id, clusterId });
+  const metadata = { memberId: own.id, clusterId };
+  const { backend, state } = await openFresh(options);
+  let wal: WalFace | undefined;
+  try {
+    wal = await createWal(options, metadata);
+    const storage = await beginLog(wal, members);
+    ports.logger.info({ "cluster-id": hexId(clusterId), "local-member-id": hexId(own.id) }, "starting local member");
+    return { ...metadata, wal, storage, state, backend, lock, peers: peersOf(members, own.id), fresh: true };
+  } catch (error) {
+    await wal?.close();
+    await backend.close();
+    throw error;
+  }
+}
+
+/** The log of a new cluster begins with its members, one configuration change each, committed from the start: equal on all of them. */
+async function beginLog(wal: WalFace, members: readonly MemberRecord[]): Promise<ServerStorage> {
   const sorted = [...members].sort((a, b) => (a.id < b.id ? -1 : 1));
   const entries: Entry[] = sorted.map((member, at) => ({
     term: 1,
@@ -195,19 +281,14 @@ async function createNew(options: BootstrapOptions, backend: Backend): Promise<B
     }),
   }));
   const hardState: HardState = { term: 1, vote: NO_MEMBER, commit: entries.length };
+  await appendToWal(wal, { hardState, entries, mustSync: true });
   const storage = new ServerStorage();
   storage.append(entries);
   storage.setHardState(hardState);
-  const state = await State.open({ ...options.stateOptions, backend });
-  if (state.appliedIndex > 0) throw new BootstrapError("the data directory holds a store but no log: database without write-ahead log");
-  await new Promise<void>((resolve, reject) => {
-    wal.append({ hardState, entries, mustSync: true }, (error) => (error === undefined ? resolve() : reject(error)));
-  });
-  ports.logger.info({ "cluster-id": hexId(clusterId), "local-member-id": hexId(own.id) }, "starting local member");
-  return { memberId: own.id, clusterId, wal, storage, state, backend, peers: peersOf(members, own.id), fresh: true };
+  return storage;
 }
 
-async function join(options: BootstrapOptions, backend: Backend): Promise<Booted> {
+async function join(options: BootstrapOptions, lock: DirectoryLock): Promise<Booted> {
   const { config, ports } = options;
   const members = configuredMembers(config);
   const own = ownEntry(config, members);
@@ -219,20 +300,16 @@ async function join(options: BootstrapOptions, backend: Backend): Promise<Booted
   const known = matchMembers(members, remote);
   const self = known.find((member) => member.name === config.name);
   assert(self !== undefined, "the local member was matched");
-  const wal = await createWal(options, { memberId: self.id, clusterId: remote.clusterId });
-  const state = await State.open({ ...options.stateOptions, backend });
-  if (state.appliedIndex > 0) throw new BootstrapError("the data directory holds a store but no log: database without write-ahead log");
-  ports.logger.info({ "cluster-id": hexId(remote.clusterId), "local-member-id": hexId(self.id) }, "starting local member");
-  return {
-    memberId: self.id,
-    clusterId: remote.clusterId,
-    wal,
-    storage: new ServerStorage(),
-    state,
-    backend,
-    peers: peersOf(known, self.id),
-    fresh: true,
-  };
+  const metadata = { memberId: self.id, clusterId: remote.clusterId };
+  const { backend, state } = await openFresh(options);
+  try {
+    const wal = await createWal(options, metadata);
+    ports.logger.info({ "cluster-id": hexId(remote.clusterId), "local-member-id": hexId(self.id) }, "starting local member");
+    return { ...metadata, wal, storage: new ServerStorage(), state, backend, lock, peers: peersOf(known, self.id), fresh: true };
+  } catch (error) {
+    await backend.close();
+    throw error;
+  }
 }
 
 async function createWal(options: BootstrapOptions, metadata: { memberId: MemberId; clusterId: ClusterId }): Promise<WalFace> {

@@ -22,6 +22,9 @@ export class CompactionRunner {
   readonly #options: CompactionRunnerOptions;
   #running = false;
   #stopped = false;
+  #paused = false;
+  /** The slice under way; never rejects. */
+  #current: Promise<void> = Promise.resolve();
   #timer: Timer | undefined;
   #waiters: { resolve: () => void; reject: (error: EtcdError) => void }[] = [];
 
@@ -31,7 +34,7 @@ export class CompactionRunner {
 
   /** There may be something to remove. */
   kick(): void {
-    if (this.#running || this.#stopped) return;
+    if (this.#running || this.#stopped || this.#paused) return;
     if (!this.#options.state().store.compactionPending) {
       this.#finished();
       return;
@@ -61,6 +64,19 @@ export class CompactionRunner {
     });
   }
 
+  /** Resolves when no slice runs; none begins until {@link resume}. For the replacement of the state. */
+  async pause(): Promise<void> {
+    this.#paused = true;
+    this.#timer?.cancel();
+    await this.#current;
+    this.#running = false;
+  }
+
+  resume(): void {
+    this.#paused = false;
+    this.kick();
+  }
+
   stop(): void {
     this.#stopped = true;
     this.#timer?.cancel();
@@ -70,20 +86,21 @@ export class CompactionRunner {
 
   #slice(): void {
     const state = this.#options.state();
-    state.store.compactSlice(state.writer.batch, this.#options.batchRevisions).then(
+    this.#current = state.store.compactSlice(state.writer.batch, this.#options.batchRevisions).then(
       (done) => {
         if (this.#stopped) return;
         state.writer.touch();
-        // A snapshot may have replaced the state meanwhile; its own compaction is looked at anew.
-        if (done || state !== this.#options.state()) {
-          this.#running = false;
-          state.writer.idle().then(
-            () => this.kick(),
-            () => undefined,
-          );
+        if (this.#paused) return;
+        if (!done) {
+          this.#timer = this.#options.clock.timer(this.#options.sleepMs, () => this.#slice());
           return;
         }
-        this.#timer = this.#options.clock.timer(this.#options.sleepMs, () => this.#slice());
+        this.#running = false;
+        state.writer.idle().then(
+          () => this.kick(),
+          // The writer's owner has heard of it.
+          () => undefined,
+        );
       },
       (error: unknown) => {
         if (!this.#stopped) this.#options.onFatal(error instanceof Error ? error : new Error(String(error)));

@@ -56,12 +56,18 @@ export interface ServerConfig {
   readonly mutants?: ReadonlySet<string> | undefined;
 }
 
+export interface DirectoryLock {
+  close(): Promise<void>;
+}
+
 /** The world around one member, passed in. */
 export interface ServerPorts {
   readonly clock: Clock;
   readonly random: Random;
   readonly disk: Disk;
   readonly logger: Logger;
+  /** Keeps other processes off that directory until closed; rejects with DataDirectoryLockedError when one is there. The system releases it at death. */
+  readonly lockDirectory: (directory: string) => Promise<DirectoryLock>;
   /** Opens (creating it when absent) the store in that directory; one opener at a time. */
   readonly openBackend: (directory: string) => Promise<Backend>;
   /** Calls `fn` in a later turn of the event loop, after pending I/O had a chance (setImmediate). Calls keep their order. */

@@ -3,6 +3,7 @@ export { BackendBrokenError } from "./apply/state.ts";
 export { BootstrapError, type RemoteMembers } from "./bootstrap.ts";
 export { ClientPort, type ClientPortOptions, type SocketHandler } from "./client-port.ts";
 export { CLUSTER_VERSION, SERVER_VERSION, type ServerConfig, type ServerPorts, STORAGE_VERSION } from "./config.ts";
+export { createGrpcServer, type GrpcServer } from "./grpc/index.ts";
 export { buildHttpApp, buildMetricsApp, type HttpApp } from "./http/index.ts";
 export { ServerMetrics } from "./metrics.ts";
 export { bindMetrics, metricsObserver } from "./observe.ts";

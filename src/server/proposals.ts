@@ -15,14 +15,14 @@ import type { CallContext } from "./services/services.contract.ts";
 /** A request, decoded, with the waiter of the member that proposed it. Travels beside the entry in memory (`Entry.context`). */
 export class Proposal {
   readonly id: RequestId;
-  /** Undefined for configuration changes, which are proposed by `proposeOther`. */
-  readonly request: RaftRequest | undefined;
-  readonly data: Uint8Array;
+  /** Undefined for configuration changes, which are proposed by `proposeOther`, and once the entry is applied. */
+  request: RaftRequest | undefined;
+  data: Uint8Array;
   proposeOther: (() => ProposeConfChangeOutcome) | undefined;
   readonly startedMs: number;
   readonly deadlineMs: number;
-  readonly resolve: (result: unknown) => void;
-  readonly reject: (error: unknown) => void;
+  resolve: (result: unknown) => void;
+  reject: (error: unknown) => void;
   /** Handed to raft, so its outcome is unknown until it is applied. */
   proposed = false;
   detach: (() => void) | undefined;
@@ -45,6 +45,19 @@ export class Proposal {
     this.resolve = resolve;
     this.reject = reject;
   }
+
+  /** The entry is applied: what it carried need not live as long as the entry stays in the log. */
+  release(): void {
+    this.request = undefined;
+    this.data = EMPTY_BYTES;
+    this.resolve = nothing;
+    this.reject = nothing;
+    this.detach = undefined;
+  }
+}
+
+function nothing(): void {
+  // The waiter has been answered.
 }
 
 export interface ProposalsOptions {

@@ -29,7 +29,9 @@ export interface RaftDriverHooks {
   /** Leader or role changed. */
   onSoftState(state: SoftState, term: Term): void;
   onReadStates(states: readonly ReadState[]): void;
-  /** The core accepted a snapshot: make it the state. Entries committed behind it come only after the promise has resolved. */
+  /** The core accepted a snapshot: make sure that a restart will use it if, and only if, its marker is in the log. */
+  decideSnapshot(snapshot: Snapshot): Promise<void>;
+  /** Its marker is in the log: make it the state. Entries committed behind it come only after the promise has resolved. */
   installSnapshot(snapshot: Snapshot): Promise<void>;
   /** A snapshot has to go to that member. */
   sendSnapshot(message: Message & { type: "snapshot" }): void;
@@ -135,25 +137,25 @@ export class RaftDriver {
 
   step(message: Message): void {
     if (this.#stopped) return;
-    this.#raft.step(message);
+    this.#guard(() => this.#raft.step(message));
     this.#schedulePump();
   }
 
   readIndex(context: bigint): void {
     if (this.#stopped) return;
-    this.#raft.readIndex(context);
+    this.#guard(() => this.#raft.readIndex(context));
     this.#schedulePump();
   }
 
   transferLeader(to: MemberId): void {
     if (this.#stopped) return;
-    this.#raft.transferLeader(to);
+    this.#guard(() => this.#raft.transferLeader(to));
     this.#schedulePump();
   }
 
   campaign(): void {
     if (this.#stopped) return;
-    this.#raft.campaign();
+    this.#guard(() => this.#raft.campaign());
     this.#schedulePump();
   }
 
@@ -171,20 +173,20 @@ export class RaftDriver {
 
   applied(index: LogIndex): void {
     if (this.#stopped) return;
-    this.#raft.applied(index);
+    this.#guard(() => this.#raft.applied(index));
     // Applying a configuration change may call for the next step (leaving a joint configuration).
     if (this.#raft.hasReady()) this.#schedulePump();
   }
 
   reportUnreachable(peer: MemberId): void {
     if (this.#stopped) return;
-    this.#raft.reportUnreachable(peer);
+    this.#guard(() => this.#raft.reportUnreachable(peer));
     this.#schedulePump();
   }
 
   reportSnapshot(peer: MemberId, outcome: "received" | "failed"): void {
     if (this.#stopped) return;
-    this.#raft.reportSnapshot(peer, outcome);
+    this.#guard(() => this.#raft.reportSnapshot(peer, outcome));
     this.#schedulePump();
   }
 
@@ -288,15 +290,12 @@ export class RaftDriver {
   #install(ready: Ready, snapshot: Snapshot): void {
     const append = ready.append as NonNullable<Ready["append"]>;
     this.#installing = true;
-    const fail = (error: unknown): void => this.#hooks.onFatal(error instanceof Error ? error : new Error(String(error)));
-    this.#hooks.installSnapshot(snapshot).then(() => {
-      if (this.#stopped) return;
-      this.#wal.append({ hardState: append.hardState, entries: append.entries, snapshot: snapshot.metadata, mustSync: true }, (error) => {
+    const decided = this.#hooks.decideSnapshot(snapshot);
+    decided
+      .then(() => this.#appendSnapshot(append, snapshot))
+      .then(() => this.#hooks.installSnapshot(snapshot))
+      .then(() => {
         if (this.#stopped) return;
-        if (error !== undefined) {
-          fail(error);
-          return;
-        }
         this.#installing = false;
         this.#guard(() => {
           this.#storage.applySnapshot(snapshot.metadata);
@@ -309,8 +308,18 @@ export class RaftDriver {
           if (ready.committed.length > 0) this.#hooks.onCommitted(ready.committed);
         });
         this.#pump();
+      })
+      .catch((error: unknown) => {
+        if (!this.#stopped) this.#hooks.onFatal(error instanceof Error ? error : new Error(String(error)));
       });
-    }, fail);
+  }
+
+  #appendSnapshot(append: NonNullable<Ready["append"]>, snapshot: Snapshot): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#wal.append({ hardState: append.hardState, entries: append.entries, snapshot: snapshot.metadata, mustSync: true }, (error) =>
+        error === undefined ? resolve() : reject(error),
+      );
+    });
   }
 
   #send(messages: readonly Message[]): void {

@@ -131,6 +131,8 @@ export class Server {
   #closing: Promise<void> | undefined;
   #raisingNoSpace = false;
   #catchingUp = false;
+  /** A received state is taking the place of the present one. */
+  #replacing = false;
   #settleReady: { resolve: () => void; reject: (error: EtcdError) => void };
   #settleFailed: (error: ServerFailedError) => void = () => undefined;
   #published = false;
@@ -240,6 +242,7 @@ export class Server {
         onCommitted: (entries) => this.#applier.push(entries),
         onSoftState: (state, term) => this.#onSoftState(state, term),
         onReadStates: (states) => this.#reads.onReadStates(states),
+        decideSnapshot: (snapshot) => this.#snapshots.decide(snapshot.metadata.index),
         installSnapshot: (snapshot) => this.#installSnapshot(snapshot.metadata.index, stateOptions),
         sendSnapshot: (message) => this.#snapshots.send(message),
         onFatal: (error) => this.#failStorage(error),
@@ -516,6 +519,7 @@ export class Server {
     this.#hub.close();
     await this.#booted.wal.close();
     await this.#state.close();
+    await this.#booted.lock.close();
   }
 
   /** To the voter that has been connected for the longest time. Failure only costs the others an election timeout. */
@@ -530,7 +534,7 @@ export class Server {
     const to = candidates[0]?.id;
     if (to === undefined) return;
     try {
-      await this.#transferLeader(to, {});
+      await this.#transferLeader(to, {}, true);
     } catch (error) {
       this.#ports.logger.warn({ error: String(error), transferee: hexId(to) }, "leadership transfer failed");
     }
@@ -571,7 +575,7 @@ export class Server {
   #onOwnRemoval(): void {
     if (this.#stopped !== undefined) return;
     // The others still need to learn that the removal is committed.
-    this.#after(REMOVED_GRACE_MS, () => {
+    this.#after(Math.max(REMOVED_GRACE_MS, this.config.electionMs), () => {
       this.#ports.logger.warn({}, "data-dir used by this member must be removed");
       this.#fail(new ServerFailedError("removed", "the member has been permanently removed from the cluster"));
     });
@@ -608,8 +612,9 @@ export class Server {
 
   /** Serves lagging watchers in rounds with pauses, as long as there are any. */
   #catchUp(): void {
-    if (this.#catchingUp || this.#stopped !== undefined) return;
+    if (this.#catchingUp || this.#replacing || this.#stopped !== undefined) return;
     this.#catchingUp = true;
+    const source = this.#state.store;
     this.#hub.catchUp().then(
       () => {
         this.#catchingUp = false;
@@ -617,6 +622,8 @@ export class Server {
       },
       (error: unknown) => {
         this.#catchingUp = false;
+        // The store it read from was replaced: the watchers go on from the new one.
+        if (this.#replacing || source !== this.#state.store) return;
         if (this.#stopped === undefined) this.#failStorage(error instanceof Error ? error : new Error(String(error)));
       },
     );
@@ -669,10 +676,13 @@ export class Server {
   }
 
   async #installSnapshot(index: LogIndex, stateOptions: Omit<StateOptions, "backend">): Promise<void> {
+    this.#replacing = true;
     await this.#applier.pauseAt(index);
+    await this.#compaction.pause();
     const primary = this.#state.lessor.primary;
     const state = await this.#snapshots.install(index, stateOptions);
     this.#state = state;
+    this.#replacing = false;
     if (primary) this.#leases.demote();
     this.#hub.restore(state.store);
     this.#transport.setPeers(
@@ -683,7 +693,7 @@ export class Server {
     );
     this.#applier.resume();
     this.#reads.onApplied();
-    this.#compaction.kick();
+    this.#compaction.resume();
     if (this.#hub.lagging) this.#catchUp();
   }
 
@@ -748,7 +758,8 @@ export class Server {
     return voters.length === 1 && votersOutgoing.length === 0 && voters[0] === this.memberId;
   }
 
-  #transferLeader(to: MemberId, context: CallContext): Promise<void> {
+  /** `untilAborted`: give up as soon as raft has (after an election timeout), instead of waiting for the request timeout. */
+  #transferLeader(to: MemberId, context: CallContext, untilAborted = false): Promise<void> {
     return new Promise((resolve, reject) => {
       const started = this.#ports.clock.monotonicMs();
       let timer: Timer | undefined;
@@ -757,6 +768,8 @@ export class Server {
         else if (this.#stopped !== undefined) reject(this.#stopped);
         else if (context.signal?.aborted === true) reject(abortError(context.signal));
         else if (this.#ports.clock.monotonicMs() - started >= this.#requestTimeoutMs) reject(rpcError("leader-transfer-timeout"));
+        else if (untilAborted && this.#driver.isLeader && this.#driver.status().transferee !== to)
+          reject(rpcError("leader-transfer-timeout"));
         else {
           timer = this.#ports.clock.timer(this.config.heartbeatMs, check);
           return;

@@ -43,6 +43,8 @@ export interface SnapshotsOptions {
   onFatal(error: Error): void;
 }
 
+/** A received state that raft did not take in this time is deleted. */
+const UNWANTED_MS = 30_000;
 /** A spool that nobody asked for in this time is deleted. */
 const SPOOL_IDLE_MS = 60_000;
 /** After a snapshot was delivered the log it leads to is kept for this long, so that the receiver can go on from it. */
@@ -59,6 +61,7 @@ interface Incoming {
   readonly metadata: SnapshotMetadata;
   readonly received: ReceivedSnapshot;
   readonly backend: Backend;
+  timer: Timer | undefined;
 }
 
 export class Snapshots {
@@ -70,8 +73,10 @@ export class Snapshots {
   #preparing: Promise<void> | undefined;
   #checkpointing: Promise<void> | undefined;
   #lastCheckpoint: LogIndex;
+  /** Received and offered to raft, which has not taken it yet. */
   #incoming: Incoming | undefined;
-  #receiving = false;
+  /** Taken by raft, not yet the state. */
+  #installing: Incoming | undefined;
   /** The log is not cut beyond this index before this time: a member that got a snapshot still needs what follows. */
   #keep: { index: LogIndex; untilMs: number } | undefined;
   #closed = false;
@@ -97,7 +102,7 @@ export class Snapshots {
   /** Called after every slice of applied entries; begins a checkpoint when enough has been applied since the last. */
   onApplied(index: LogIndex): void {
     if (index - this.#lastCheckpoint <= this.#options.config.snapshotCount) return;
-    if (this.#checkpointing !== undefined || this.#closed) return;
+    if (this.#checkpointing !== undefined || this.#closed || this.#installing !== undefined) return;
     this.#checkpointing = this.checkpoint().then(
       () => {
         this.#checkpointing = undefined;
@@ -135,7 +140,7 @@ export class Snapshots {
   offer(): SnapshotMetadata | undefined {
     const spool = this.#spool;
     if (spool !== undefined && spool.metadata.index + 1 >= this.#options.storage.firstIndex()) return spool.metadata;
-    if (this.#preparing === undefined && !this.#closed) {
+    if (this.#preparing === undefined && !this.#closed && this.#installing === undefined) {
       this.#preparing = this.#track(this.#prepare()).then(
         () => {
           this.#preparing = undefined;
@@ -255,14 +260,15 @@ export class Snapshots {
   async receive(message: SnapshotRequest, chunks: AsyncIterable<Uint8Array>, info: SnapshotInfo): Promise<void> {
     const { config, ports } = this.#options;
     const { metadata } = message.snapshot;
+    // One that raft did not want (a stale leader's, or overtaken by the log) makes room for the next.
+    if (this.#incoming !== undefined) await this.#drop(this.#incoming);
     const received = await this.#receiver.receive(info, chunks, metadata);
+    let backend: Backend | undefined;
     try {
-      assert(!this.#receiving, "the receiver takes one snapshot at a time");
-      this.#receiving = true;
-      if (metadata.index <= this.#options.state().appliedIndex) {
-        // Overtaken by the log: raft answers it by telling where this member is.
-        this.#options.driver().step(message);
+      if (metadata.index <= this.#options.state().appliedIndex || this.#installing !== undefined) {
+        // Overtaken by the log: raft answers by telling where this member is.
         await received.discard();
+        this.#options.driver().step(message);
         return;
       }
       ports.logger.info(
@@ -270,7 +276,7 @@ export class Snapshots {
         "received database snapshot",
       );
       const directory = config.inMemory ? "" : await prepareIncoming(ports.disk, snapshotDirectory(config), metadata.index);
-      const backend = await ports.openBackend(directory);
+      backend = await ports.openBackend(directory);
       await received.installInto(backend);
       const position = encodePosition({ index: metadata.index, term: metadata.term, sequence: 1, link: 0 });
       const batch = createBatch();
@@ -278,39 +284,61 @@ export class Snapshots {
       batch.put(CHECKPOINT_KEY, position);
       await backend.write(batch);
       await backend.checkpoint();
-      this.#incoming = { metadata, received, backend };
-      this.#options.driver().step(message);
+      if (this.#closed) throw new Error("closed while a snapshot was being received");
     } catch (error) {
+      await backend?.close();
       await received.discard();
       throw error;
-    } finally {
-      this.#receiving = false;
     }
+    const incoming: Incoming = { metadata, received, backend, timer: undefined };
+    incoming.timer = ports.clock.timer(UNWANTED_MS, () => {
+      if (this.#incoming === incoming) this.#background(this.#drop(incoming));
+    });
+    this.#incoming = incoming;
+    this.#options.driver().step(message);
+  }
+
+  /** Raft accepted the received state: after this a restart uses it as soon as its marker is in the log. */
+  async decide(index: LogIndex): Promise<void> {
+    const { config, ports } = this.#options;
+    const incoming = this.#incoming;
+    assert(incoming !== undefined && incoming.metadata.index === index, "raft installs the snapshot that was received", { index });
+    incoming.timer?.cancel();
+    this.#incoming = undefined;
+    this.#installing = incoming;
+    if (config.inMemory) return;
+    await incoming.backend.close();
+    await decideSwap(ports.disk, snapshotDirectory(config), index);
   }
 
   /** Swaps the received store in; the applier stands still. Returns the new state. */
   async install(index: LogIndex, stateOptions: Omit<StateOptions, "backend">): Promise<State> {
     const { config, ports } = this.#options;
-    const incoming = this.#incoming;
-    assert(incoming !== undefined && incoming.metadata.index === index, "raft installs the snapshot that was received", { index });
-    this.#incoming = undefined;
+    const incoming = this.#installing;
+    assert(incoming !== undefined && incoming.metadata.index === index, "the decided snapshot is installed", { index });
+    // What works on the old store ends before the store does.
+    await Promise.allSettled([this.#checkpointing, this.#preparing]);
     const old = this.#options.state();
     let { backend } = incoming;
-    if (config.inMemory) {
-      await old.close();
-    } else {
-      await backend.close();
-      await decideSwap(ports.disk, snapshotDirectory(config), index);
-      await old.close();
+    await old.close();
+    if (!config.inMemory) {
       await finishSwap(ports.disk, snapshotDirectory(config));
       backend = await ports.openBackend(backendDirectory(config));
     }
     const state = await State.open({ ...stateOptions, backend });
     assert(state.appliedIndex === index, "the store is at the index of its snapshot", { index, applied: state.appliedIndex });
+    this.#installing = undefined;
     await incoming.received.discard();
     this.#lastCheckpoint = index;
     ports.logger.info({ "snapshot-index": index, revision: state.store.revision }, "applied snapshot");
     return state;
+  }
+
+  async #drop(incoming: Incoming): Promise<void> {
+    if (this.#incoming === incoming) this.#incoming = undefined;
+    incoming.timer?.cancel();
+    await incoming.backend.close();
+    await incoming.received.discard();
   }
 
   async close(): Promise<void> {
@@ -320,9 +348,10 @@ export class Snapshots {
     await Promise.allSettled([...this.#tasks]);
     await Promise.allSettled([this.#checkpointing, this.#preparing]);
     if (this.#spool !== undefined) await this.#dispose(this.#spool);
-    if (this.#incoming !== undefined) {
-      await this.#incoming.backend.close();
-      await this.#incoming.received.discard();
+    if (this.#incoming !== undefined) await this.#drop(this.#incoming);
+    if (this.#installing !== undefined) {
+      await this.#installing.backend.close();
+      await this.#installing.received.discard();
     }
     await this.#receiver.close();
   }

@@ -6,11 +6,11 @@ import * as api from "../../api/index.ts";
 import { rpcError } from "../../api/rpc-errors.ts";
 import { assert, InvariantError } from "../../base/assert.ts";
 import type { KeyString } from "../../base/bytes.ts";
-import { EtcdError } from "../../base/errors.ts";
+import { EtcdError, GrpcCode } from "../../base/errors.ts";
 import { type LeaseId, type LogIndex, type MemberId, NO_LEASE, type Revision, type Term } from "../../base/ids.ts";
 import { encodeLeaseRow, leaseRowKey } from "../../lease/index.ts";
 import type { MvccEvent } from "../../mvcc/index.ts";
-import { type ConfChange, ConfChangeDecodeError, type ConfState, decodeConfChange, type Entry } from "../../raft/index.ts";
+import { type ConfChange, ConfChangeDecodeError, type ConfState, confChangeProblem, decodeConfChange, type Entry } from "../../raft/index.ts";
 import type { ActiveAlarm } from "../alarms.ts";
 import { decodeMemberChange, type MemberChange, type MemberRecord } from "../membership.ts";
 import { Proposal } from "../proposals.ts";
@@ -116,6 +116,7 @@ export class Executor {
       if (request !== undefined) this.#request(state, entry, request);
       else if (entry.type === "conf-change") this.#confChange(state, entry);
       else this.#options.sinks.onTermStart(entry.term);
+      if (entry.context instanceof Proposal) entry.context.release();
       state.appliedIndex = entry.index;
       state.appliedTerm = entry.term;
     }
@@ -302,7 +303,8 @@ export class Executor {
     const memberChange = decodeMemberChange(change.context);
     assert(memberChange !== undefined, "a committed configuration change carries a member record", { index: entry.index });
     const waiter = memberChange.requestId === 0n ? undefined : sinks.takeWaiter(memberChange.requestId);
-    const refusal = state.membership.check(memberChange);
+    const problem = confChangeProblem(state.confState, change);
+    const refusal = state.membership.check(memberChange) ?? (problem === undefined ? undefined : new RefusedConfChangeError(problem));
     if (refusal !== undefined) {
       state.setConfState(sinks.onConfChange(undefined));
       waiter?.reject(refusal);
@@ -312,6 +314,14 @@ export class Executor {
     state.setConfState(sinks.onConfChange(change));
     sinks.onMembersChanged(memberChange);
     waiter?.resolve({ members: state.membership.list() } satisfies MembersResult);
+  }
+}
+
+/** Raft's configuration does not allow the change now, although the membership would. */
+export class RefusedConfChangeError extends EtcdError {
+  constructor(problem: string) {
+    super("conf-change-refused", GrpcCode.FailedPrecondition, `etcdserver: configuration change refused: ${problem}`);
+    this.name = "RefusedConfChangeError";
   }
 }
 

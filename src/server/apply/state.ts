@@ -232,7 +232,7 @@ export function decodeConfState(bytes: Uint8Array | undefined): ConfState {
   };
 }
 
-function decodeDowngrade(bytes: Uint8Array | undefined): DowngradeInfo {
+export function decodeDowngrade(bytes: Uint8Array | undefined): DowngradeInfo {
   if (bytes === undefined) return { enabled: false, targetVersion: "" };
   return JSON.parse(utf8Text(bytes)) as DowngradeInfo;
 }

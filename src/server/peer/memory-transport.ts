@@ -12,6 +12,7 @@ import { EtcdError, GrpcCode } from "../../base/errors.ts";
 import type { MemberId } from "../../base/ids.ts";
 import type { Message, SnapshotRequest } from "../../raft/index.ts";
 import { errorFields, PeerTransportClosedError, PeerUnavailableError, SnapshotInProgressError } from "./errors.ts";
+import { type FetchedCluster, parseMembers } from "./fetch-members.ts";
 import { decodeMessages, decodeSnapshotOffer, encodeMessages, encodeSnapshotOffer } from "./message-codec.ts";
 import type { PeerAddress, PeerHandlers, PeerRequestKind, PeerTransport, SnapshotSource } from "./transport.ts";
 
@@ -108,6 +109,12 @@ export class MemoryNetwork {
     for (const other of this.#transports.values()) other.linkChanged(member);
   }
 
+  /** What some running member answers with. */
+  anyHandlers(): PeerHandlers | undefined {
+    for (const transport of this.#transports.values()) if (transport.handlers !== undefined) return transport.handlers;
+    return undefined;
+  }
+
   /** The other end, unless it is absent or cut off. */
   reach(from: MemberId, to: MemberId): MemoryTransport | undefined {
     return this.#cut.has(pairOf(from, to)) ? undefined : this.#transports.get(to);
@@ -165,6 +172,18 @@ export class MemoryTransport implements PeerTransport {
     this.#handlers = handlers;
     this.#network.attach(handlers.memberId, this);
     this.linksChanged();
+  }
+
+  /** Of the first other member that is attached. */
+  fetchMembers(): FetchedCluster | undefined {
+    const handlers = this.#network.anyHandlers();
+    if (handlers === undefined) return undefined;
+    return { clusterId: handlers.clusterId, members: parseMembers(handlers.membersJson()), url: "memory:" };
+  }
+
+  /** For the network. */
+  get handlers(): PeerHandlers | undefined {
+    return this.#handlers;
   }
 
   setPeers(peers: readonly PeerAddress[]): void {

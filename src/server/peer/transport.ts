@@ -4,6 +4,7 @@
  */
 import type { ClusterId, MemberId } from "../../base/ids.ts";
 import type { Message, SnapshotRequest } from "../../raft/index.ts";
+import type { FetchedCluster } from "./fetch-members.ts";
 
 export interface PeerTransport {
   /** Begins to accept and to dial. Handlers are called from then on, never from inside a call to the transport. */
@@ -25,6 +26,11 @@ export interface PeerTransport {
   request(to: MemberId, kind: PeerRequestKind, body: Uint8Array, options: { signal: AbortSignal }): Promise<Uint8Array>;
   /** Monotonic ms since when the peer has been connected without a break; undefined when it is not. */
   activeSince(peer: MemberId): number | undefined;
+  /**
+   * The member list of a running cluster, as whoever is reachable tells it; undefined when nobody is. Callable before `start`. A transport without it stands on
+   * HTTP, where anybody can ask.
+   */
+  fetchMembers?(): FetchedCluster | undefined;
   /** Ends everything; idempotent, also before and during `start`. */
   close(): Promise<void>;
 }

@@ -36,6 +36,8 @@ export interface WatchSession {
    * orderly. Rejects with the EtcdError that ends the stream (no leader, canceled ...). One call at a time.
    */
   next(bytesMax?: number): Promise<readonly api.WatchResponse[] | undefined>;
+  /** True while so many answers lie unread that no further request should be sent: read on first. Whoever goes on sending gets the stream ended. */
+  readonly congested?: boolean;
   /** Removes all watchers; idempotent. Pending and later `next` calls give undefined. */
   close(): void;
 }

@@ -79,6 +79,10 @@ class Session implements WatchSession {
     });
   }
 
+  get congested(): boolean {
+    return this.#ended === undefined && this.#stream.congested;
+  }
+
   close(): void {
     this.end("closed");
   }
