@@ -137,20 +137,13 @@ export async function backupHashKv(source: BoltSource, wanted: Revision): Promis
   const file = await BoltFile.open(source);
   const meta = await file.pairs("meta", SMALL_BUCKET_BYTES_MAX);
   const asked = compactionOf(meta, META_KEYS.scheduledCompaction);
-  // What a compaction keeps of the revisions up to its own: the newest change of each key, unless that is a deletion.
-  const newest = new Map<string, Change>();
-  let current = 1;
-  for await (const { keys, values } of file.leaves("key")) {
-    for (let i = 0; i < keys.length; i += 1) {
-      const change = changeOf(keys[i] as Uint8Array, values[i] as Uint8Array);
-      current = change.main;
-      if (change.main <= asked) newest.set(change.key, change);
-    }
-  }
-  current = Math.max(current, asked);
+  const visible = await newestChanges(file, wanted === 0 ? Number.POSITIVE_INFINITY : wanted);
+  const current = Math.max(1, visible.last, asked);
   const revision = wanted === 0 ? current : wanted;
   if (revision < asked) throw new BackupRefusedError("mvcc: required revision has been compacted");
   if (revision > current) throw new BackupRefusedError("mvcc: required revision is a future revision");
+  // Of the changes at or below the compacted revision those count that are visible; when nothing is, those that the compaction has left.
+  const counting = visible.changes.size > 0 ? visible : await newestChanges(file, asked);
   const hash = new HistoryHash();
   for await (const { keys, values } of file.leaves("key")) {
     for (let i = 0; i < keys.length; i += 1) {
@@ -158,11 +151,27 @@ export async function backupHashKv(source: BoltSource, wanted: Revision): Promis
       const { main, sub, tombstone, key } = changeOf(keys[i] as Uint8Array, value);
       if (main > revision) break;
       if (main <= asked) {
-        const last = newest.get(key);
+        const last = counting.changes.get(key);
         if (tombstone || last?.main !== main || last.sub !== sub) continue;
       }
       hash.add(main, sub, tombstone, value);
     }
   }
   return { hash: hash.value, compactRevision: asked, hashRevision: revision };
+}
+
+/** The newest change of each key that lives at `upTo`, and the last revision of the whole bucket. */
+async function newestChanges(file: BoltFile, upTo: Revision): Promise<{ changes: Map<string, Change>; last: Revision }> {
+  const changes = new Map<string, Change>();
+  let last = 0;
+  for await (const { keys, values } of file.leaves("key")) {
+    for (let i = 0; i < keys.length; i += 1) {
+      const change = changeOf(keys[i] as Uint8Array, values[i] as Uint8Array);
+      last = change.main;
+      if (change.main > upTo) continue;
+      if (change.tombstone) changes.delete(change.key);
+      else changes.set(change.key, change);
+    }
+  }
+  return { changes, last };
 }

@@ -101,7 +101,7 @@ export function decodeLease(key: Uint8Array, bytes: Uint8Array): LeaseRow {
     fields[tag >>> 3] = value;
   }
   const [, id = 0n, ttl = 0n, remaining = 0n] = fields;
-  if (key.byteLength !== 8 || new DataView(key.buffer, key.byteOffset, 8).getBigInt64(0) !== id) {
+  if (id === 0n || key.byteLength !== 8 || new DataView(key.buffer, key.byteOffset, 8).getBigInt64(0) !== id) {
     throw new BoltCorruptError("a lease does not have the id of its key");
   }
   if (ttl <= 0n || ttl > BigInt(LEASE_TTL_SECONDS_MAX) || remaining < 0n || remaining > ttl) {
