@@ -111,6 +111,7 @@ async function restart(options: BootstrapOptions, lock: DirectoryLock): Promise<
     directory: config.walDirectory,
     clock: ports.clock,
     logger: ports.logger,
+    ...segmentSize(config),
     ...(config.mutants === undefined ? {} : { mutants: config.mutants }),
     ...options.walHooks,
   });
@@ -322,9 +323,15 @@ async function createWal(options: BootstrapOptions, metadata: { memberId: Member
     clock: ports.clock,
     metadata,
     logger: ports.logger,
+    ...segmentSize(config),
     ...(config.mutants === undefined ? {} : { mutants: config.mutants }),
     ...options.walHooks,
   });
+}
+
+function segmentSize(config: ServerConfig): { segmentBytes?: number } {
+  const bytes = config.limits?.walSegmentBytes;
+  return bytes === undefined ? {} : { segmentBytes: bytes };
 }
 
 /** Members of `initial-cluster` with the ids they get in a new cluster. */

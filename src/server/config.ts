@@ -52,8 +52,22 @@ export interface ServerConfig {
   /** Bytes of recently used values kept in memory. */
   readonly valueCacheBytes: number;
   readonly unsafeNoFsync: boolean;
+  /** Other bounds than the ones built in, so that tests reach them with little; undefined in production. */
+  readonly limits?: Partial<ServerLimits> | undefined;
   /** Test-only breakages; undefined in production. */
   readonly mutants?: ReadonlySet<string> | undefined;
+}
+
+/** Bounds that no flag sets. Their defaults are in `server.ts` and, for the log, in `wal.ts`. */
+export interface ServerLimits {
+  readonly walSegmentBytes: number;
+  readonly appendBytesMax: number;
+  readonly inflightMessagesMax: number;
+  readonly inflightBytesMax: number;
+  readonly uncommittedBytesMax: number;
+  readonly committedBytesMax: number;
+  readonly watchStreamBytesMax: number;
+  readonly catchUpRevisionsMax: number;
 }
 
 export interface DirectoryLock {

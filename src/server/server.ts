@@ -9,7 +9,7 @@ import type { Timer } from "../base/clock.ts";
 import { EtcdError } from "../base/errors.ts";
 import { type ClusterId, hexId, type LeaseId, type LogIndex, type MemberId, NO_MEMBER, type Revision, type Term } from "../base/ids.ts";
 import type { MvccEvent, MvccStore } from "../mvcc/index.ts";
-import { type ConfChange, type ConfState, encodeConfChange, RawNode, type SoftState } from "../raft/index.ts";
+import { type ConfChange, type ConfState, type Entry, encodeConfChange, RawNode, type SoftState } from "../raft/index.ts";
 import { WatchHub } from "../watch/index.ts";
 import { Applier } from "./applier.ts";
 import type { ApplySinks, MembersResult, OperationCounts } from "./apply/execute.ts";
@@ -51,6 +51,8 @@ export interface ServerObserver {
   onLeaseExpired?(count: number): void;
   onSlowApply?(): void;
   onAlarm?(change: { action: "activated" | "deactivated"; alarm: string }): void;
+  /** An entry was applied; `state` is as of it. For the simulator's oracle. */
+  onEntry?(entry: Entry, state: State): void;
 }
 
 export interface ServerOptions {
@@ -175,6 +177,7 @@ export class Server {
   private constructor(options: ServerOptions, booted: Booted, stateOptions: Omit<StateOptions, "backend">) {
     const { config, ports } = options;
     const { clock } = ports;
+    const limits = config.limits ?? {};
     this.config = config;
     this.#ports = ports;
     this.#transport = options.transport;
@@ -216,11 +219,11 @@ export class Server {
         heartbeatTicks: 1,
         preVote: config.preVote,
         checkQuorum: true,
-        appendBytesMax: APPEND_BYTES_MAX,
-        inflightMessagesMax: INFLIGHT_MESSAGES_MAX,
-        inflightBytesMax: INFLIGHT_BYTES_MAX,
-        uncommittedBytesMax: UNCOMMITTED_BYTES_MAX,
-        committedBytesMax: COMMITTED_BYTES_MAX,
+        appendBytesMax: limits.appendBytesMax ?? APPEND_BYTES_MAX,
+        inflightMessagesMax: limits.inflightMessagesMax ?? INFLIGHT_MESSAGES_MAX,
+        inflightBytesMax: limits.inflightBytesMax ?? INFLIGHT_BYTES_MAX,
+        uncommittedBytesMax: limits.uncommittedBytesMax ?? UNCOMMITTED_BYTES_MAX,
+        committedBytesMax: limits.committedBytesMax ?? COMMITTED_BYTES_MAX,
         readMode: "quorum",
         applied: booted.state.appliedIndex,
         ...(config.mutants === undefined ? {} : { mutants: config.mutants }),
@@ -271,9 +274,9 @@ export class Server {
     });
     this.#hub = new WatchHub({
       source: this.#state.store,
-      streamBytesMax: WATCH_STREAM_BYTES_MAX,
+      streamBytesMax: limits.watchStreamBytesMax ?? WATCH_STREAM_BYTES_MAX,
       fragmentBytes: config.maxRequestBytes + GRPC_OVERHEAD_BYTES,
-      catchUpRevisionsMax: CATCH_UP_REVISIONS_MAX,
+      catchUpRevisionsMax: limits.catchUpRevisionsMax ?? CATCH_UP_REVISIONS_MAX,
       watchersPerStreamMax: WATCHERS_PER_STREAM_MAX,
       yieldNow: stateOptions.yieldNow,
       onLagging: () => ports.defer(() => this.#catchUp()),
@@ -316,6 +319,7 @@ export class Server {
       nowMs: () => clock.monotonicMs(),
       quotaBytes: quotaBytes(config.quotaBackendBytes),
       mutants: config.mutants,
+      ...(this.#observer.onEntry === undefined ? {} : { onEntry: (entry, state) => this.#observer.onEntry?.(entry, state) }),
       ...(this.#observer.onApplied === undefined
         ? {}
         : {

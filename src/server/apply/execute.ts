@@ -10,7 +10,14 @@ import { EtcdError, GrpcCode } from "../../base/errors.ts";
 import { type LeaseId, type LogIndex, type MemberId, NO_LEASE, type Revision, type Term } from "../../base/ids.ts";
 import { encodeLeaseRow, leaseRowKey } from "../../lease/index.ts";
 import type { MvccEvent } from "../../mvcc/index.ts";
-import { type ConfChange, ConfChangeDecodeError, type ConfState, confChangeProblem, decodeConfChange, type Entry } from "../../raft/index.ts";
+import {
+  type ConfChange,
+  ConfChangeDecodeError,
+  type ConfState,
+  confChangeProblem,
+  decodeConfChange,
+  type Entry,
+} from "../../raft/index.ts";
 import type { ActiveAlarm } from "../alarms.ts";
 import { decodeMemberChange, type MemberChange, type MemberRecord } from "../membership.ts";
 import { Proposal } from "../proposals.ts";
@@ -75,6 +82,7 @@ export interface ExecutorOptions {
   /** For metrics: how long applying took, and, if it was asked for here, the whole request. Milliseconds. */
   readonly onApplied?: (kind: RaftRequest["kind"], ok: boolean, applyMs: number, requestMs: number | undefined) => void;
   readonly onOperations?: (counts: OperationCounts) => void;
+  readonly onEntry?: (entry: Entry, state: State) => void;
   readonly mutants?: ReadonlySet<string> | undefined;
 }
 
@@ -119,6 +127,7 @@ export class Executor {
       if (entry.context instanceof Proposal) entry.context.release();
       state.appliedIndex = entry.index;
       state.appliedTerm = entry.term;
+      this.#options.onEntry?.(entry, state);
     }
     state.writer.advance(state.appliedIndex, state.appliedTerm);
   }

@@ -45,11 +45,16 @@ export interface MemoryNetworkOptions {
   readonly defer?: ((fn: () => void) => void) | undefined;
   /** Default: delivers everything without delay. */
   readonly route?: Route | undefined;
+  /**
+   * Carries a parcel to its receiver instead of `defer` and the clock: for a simulator whose members can stand still, so that what arrives meanwhile waits for
+   * them.
+   */
+  readonly carry?: ((parcel: Parcel, delayMs: number, arrive: () => void) => void) | undefined;
 }
 
 export class MemoryNetwork {
   readonly clock: Clock;
-  readonly #defer: (fn: () => void) => void;
+  readonly #carry: (parcel: Parcel, delayMs: number, arrive: () => void) => void;
   #route: Route;
   readonly #transports = new Map<MemberId, MemoryTransport>();
   /** `from>to` pairs between which nothing passes. */
@@ -58,13 +63,19 @@ export class MemoryNetwork {
   constructor(options: MemoryNetworkOptions) {
     const { clock } = options;
     this.clock = clock;
-    this.#defer = options.defer ?? ((fn) => void clock.timer(0, fn));
+    const defer = options.defer ?? ((fn: () => void): void => void clock.timer(0, fn));
+    this.#carry =
+      options.carry ??
+      ((_parcel, delayMs, arrive): void => {
+        if (delayMs === 0) defer(arrive);
+        else clock.timer(delayMs, arrive);
+      });
     this.#route = options.route ?? (() => DELIVER);
   }
 
-  /** One per member and life: after `close`, ask for a new one. */
-  transport(): PeerTransport {
-    return new MemoryTransport(this);
+  /** One per member and life: after `close`, ask for a new one. `clock` is the member's own, if it is not the network's. */
+  transport(options: { clock?: Clock } = {}): PeerTransport {
+    return new MemoryTransport(this, options.clock ?? this.clock);
   }
 
   setRoute(route: Route): void {
@@ -135,10 +146,7 @@ export class MemoryNetwork {
       const to = this.#transports.get(parcel.to);
       if (to !== undefined) deliver(to);
     };
-    for (const ms of delays) {
-      if (ms === 0) this.#defer(arrive);
-      else this.clock.timer(ms, arrive);
-    }
+    for (const ms of delays) this.#carry(parcel, ms, arrive);
     return delays.length;
   }
 }
@@ -149,6 +157,7 @@ function pairOf(from: MemberId, to: MemberId): string {
 
 export class MemoryTransport implements PeerTransport {
   readonly #network: MemoryNetwork;
+  readonly #clock: Clock;
   #handlers: PeerHandlers | undefined;
   #closed = false;
   #peers: readonly PeerAddress[] = [];
@@ -162,8 +171,9 @@ export class MemoryTransport implements PeerTransport {
   readonly #closing = new AbortController();
   #removedReported = false;
 
-  constructor(network: MemoryNetwork) {
+  constructor(network: MemoryNetwork, clock: Clock) {
     this.#network = network;
+    this.#clock = clock;
   }
 
   async start(handlers: PeerHandlers): Promise<void> {
@@ -307,7 +317,7 @@ export class MemoryTransport implements PeerTransport {
       return;
     }
     if (!this.#activeSinceMs.has(peer)) {
-      this.#activeSinceMs.set(peer, this.#network.clock.monotonicMs());
+      this.#activeSinceMs.set(peer, this.#clock.monotonicMs());
       this.#reported.delete(peer);
     }
     // As on the real wire, a removed member learns of it when it connects.
@@ -357,7 +367,7 @@ export class MemoryTransport implements PeerTransport {
   }
 
   #later(ms: number, act: () => void): Timer {
-    return this.#network.clock.timer(ms, () => {
+    return this.#clock.timer(ms, () => {
       if (!this.#closed) act();
     });
   }
@@ -435,7 +445,7 @@ export class MemoryTransport implements PeerTransport {
         signal.removeEventListener("abort", done);
         resolve();
       };
-      const timer = this.#network.clock.timer(ms, done);
+      const timer = this.#clock.timer(ms, done);
       signal.addEventListener("abort", done);
     });
   }
