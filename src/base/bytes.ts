@@ -60,7 +60,9 @@ export const keyStringIn = latin1TextIn as (bytes: Uint8Array, from: number, to:
 export const latin1Bytes: (text: string) => Uint8Array = native?.latin1Bytes ?? portable.latin1Bytes;
 
 /** A fresh copy of the key's bytes. */
-export const bytesOfKey: (key: KeyString) => Uint8Array = latin1Bytes;
+export function bytesOfKey(key: KeyString): Uint8Array {
+  return latin1Bytes(key);
+}
 
 export const utf8Bytes: (text: string) => Uint8Array = native?.utf8Bytes ?? portable.utf8Bytes;
 
