@@ -9,7 +9,7 @@
 import type { Backend, BackendBatch } from "../backend/backend.ts";
 import { RowSpace } from "../backend/row-spaces.ts";
 import { assert } from "../base/assert.ts";
-import { concatBytes, crc32, utf8Bytes } from "../base/bytes.ts";
+import { concatBytes, crc32, type KeyString, utf8Bytes } from "../base/bytes.ts";
 import type { Revision } from "../base/ids.ts";
 import { RowCorruptError } from "./errors.ts";
 import { rowBytes } from "./execution.ts";
@@ -63,6 +63,13 @@ interface Job {
   sub: number;
 }
 
+/** A row to be removed. */
+interface Doomed {
+  readonly rowKey: Uint8Array;
+  readonly name: KeyString;
+  readonly bytes: number;
+}
+
 export interface CompactorOptions {
   readonly backend: Backend;
   readonly index: TreeIndex;
@@ -95,10 +102,10 @@ export class Compactor {
     this.#jobs.splice(begun ? 1 : 0, 1);
   }
 
-  /** See `MvccStore.compactSlice`. Returns the bytes of the rows removed, and whether the job is finished. */
-  async slice(batch: BackendBatch, rowsMax: number): Promise<{ removedBytes: number; finished: boolean }> {
+  /** See `MvccStore.compactSlice`. Returns the bytes of the rows removed. */
+  async slice(batch: () => BackendBatch, rowsMax: number): Promise<number> {
     const job = this.#jobs[0];
-    if (job === undefined) return { removedBytes: 0, finished: true };
+    if (job === undefined) return 0;
     assert(!this.#running, "compaction slices do not overlap");
     this.#running = true;
     try {
@@ -108,37 +115,44 @@ export class Compactor {
     }
   }
 
-  async #slice(job: Job, batch: BackendBatch, rowsMax: number): Promise<{ removedBytes: number; finished: boolean }> {
+  async #slice(job: Job, batch: () => BackendBatch, rowsMax: number): Promise<number> {
     const { backend, rows, readers, nowMs, yieldNow, ignoreReaders } = this.#options;
     if (rows.recent.writtenUpTo < job.revision) {
       // What is to be scanned is not in the backend yet. Waiting here could wait for the caller itself.
       await yieldNow();
-      return { removedBytes: 0, finished: false };
+      return 0;
     }
     if (!ignoreReaders) await readers.noneBelow(job.revision);
     const slicer = new Slicer({ nowMs, yieldNow });
     const walk = backend.iterate({ gte: rowKey(job.main, job.sub), lt: rowKeyFrom(job.revision + 1) });
-    let removedBytes = 0;
+    const doomed: Doomed[] = [];
     let left = rowsMax;
+    let atEnd = false;
     try {
-      while (left > 0) {
+      while (left > 0 && !atEnd) {
         const chunk = await walk.next(Math.min(left, READ_ROWS), READ_BYTES);
-        if (chunk.length === 0) {
-          this.#finish(job, batch);
-          return { removedBytes, finished: true };
-        }
-        for (const [key, value] of chunk) removedBytes += this.#look(job, key, value, batch);
+        atEnd = chunk.length === 0;
+        for (const [key, value] of chunk) this.#look(job, key, value, doomed);
         left -= chunk.length;
         if (slicer.due) await slicer.pause();
       }
     } finally {
       await walk.close();
     }
-    return { removedBytes, finished: false };
+    // Nothing waits from here on: everything goes into one batch, together with what the index then says.
+    const target = batch();
+    let removedBytes = 0;
+    for (const { rowKey: key, name, bytes } of doomed) {
+      target.delete(key);
+      this.#options.index.prune(name, job.revision);
+      removedBytes += bytes;
+    }
+    if (atEnd) this.#finish(job, target);
+    return removedBytes;
   }
 
-  /** Hashes one row and removes it if it is to go; returns the bytes freed. */
-  #look(job: Job, key: Uint8Array, value: Uint8Array, batch: BackendBatch): number {
+  /** Hashes one row and notes whether it is to go. */
+  #look(job: Job, key: Uint8Array, value: Uint8Array, doomed: Doomed[]): void {
     const { index, rows } = this.#options;
     const { reader } = rows;
     const main = mainOf(key);
@@ -153,10 +167,7 @@ export class Compactor {
     }
     job.main = main;
     job.sub = sub + 1;
-    if (kept) return 0;
-    batch.delete(key);
-    index.prune(name, job.revision);
-    return rowBytes(key.length, value.length);
+    if (!kept) doomed.push({ rowKey: key, name, bytes: rowBytes(key.length, value.length) });
   }
 
   #finish(job: Job, batch: BackendBatch): void {

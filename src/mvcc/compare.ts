@@ -3,7 +3,7 @@ import { type Compare, CompareResult, CompareTarget, type TxnRequest } from "../
 import { compareBytes, EMPTY_BYTES, type KeyString, keyStringOf } from "../base/bytes.ts";
 import { NO_LEASE } from "../base/ids.ts";
 import { endOf, RANGE_NOW_PAIRS_MAX } from "./range.ts";
-import type { StoredKeyValue } from "./row.ts";
+import type { StoredPair } from "./row.ts";
 import { LOAD_CHUNK_ROWS, type Rows } from "./rows.ts";
 import type { Slicer } from "./slices.ts";
 import { PositionList, type TreeIndex } from "./tree-index.ts";
@@ -29,8 +29,8 @@ function relation(result: number, order: number): boolean {
   }
 }
 
-/** Stored against given. What the oneof does not hold counts as 0 or empty; an unknown target as equal. `kv` only for VALUE and LEASE. */
-function order(compare: Compare, main: number, create: number, version: number, kv: StoredKeyValue | undefined): number {
+/** Stored against given. What the oneof does not hold counts as 0 or empty; an unknown target as equal. `pair` only for VALUE and LEASE. */
+function order(compare: Compare, main: number, create: number, version: number, pair: StoredPair | undefined): number {
   switch (compare.target) {
     case CompareTarget.VERSION:
       return version - (compare.version ?? 0);
@@ -39,9 +39,9 @@ function order(compare: Compare, main: number, create: number, version: number, 
     case CompareTarget.MOD:
       return main - (compare.modRevision ?? 0);
     case CompareTarget.VALUE:
-      return compareBytes(kv?.value ?? EMPTY_BYTES, compare.value ?? EMPTY_BYTES);
+      return compareBytes(pair?.valueBytes ?? EMPTY_BYTES, compare.value ?? EMPTY_BYTES);
     case CompareTarget.LEASE: {
-      const stored = kv?.lease ?? NO_LEASE;
+      const stored = pair?.lease ?? NO_LEASE;
       const given = compare.lease ?? NO_LEASE;
       return stored < given ? -1 : stored > given ? 1 : 0;
     }
@@ -62,9 +62,9 @@ function holdsNow(index: TreeIndex, rows: Rows, compare: Compare, revision: numb
   if (compare.rangeEnd.length === 0) {
     if (!index.findAt(from, revision)) return holdsForNone(compare);
     const { main, sub, create, version } = index;
-    const kv = byRow ? (load ? rows.loadNow(main, sub) : rows.peek(main, sub)) : undefined;
-    if (byRow && kv === undefined) return undefined;
-    return relation(compare.result, order(compare, main, create, version, kv));
+    const pair = byRow ? (load ? rows.loadNow(main, sub) : rows.peek(main, sub)) : undefined;
+    if (byRow && pair === undefined) return undefined;
+    return relation(compare.result, order(compare, main, create, version, pair));
   }
   const to = endOf(compare.rangeEnd, from);
   let seen = false;
@@ -76,9 +76,9 @@ function holdsNow(index: TreeIndex, rows: Rows, compare: Compare, revision: numb
       seen = true;
       const main = positions.mains[i] as number;
       const sub = positions.subs[i] as number;
-      const kv = byRow ? (load ? rows.loadNow(main, sub) : rows.peek(main, sub)) : undefined;
-      if (byRow && kv === undefined) return undefined;
-      if (!relation(compare.result, order(compare, main, positions.creates[i] as number, positions.versions[i] as number, kv)))
+      const pair = byRow ? (load ? rows.loadNow(main, sub) : rows.peek(main, sub)) : undefined;
+      if (byRow && pair === undefined) return undefined;
+      if (!relation(compare.result, order(compare, main, positions.creates[i] as number, positions.versions[i] as number, pair)))
         return false;
     }
     if (next !== undefined && !load) return undefined;
@@ -117,11 +117,11 @@ export async function allHold(
     while (next !== undefined) {
       const positions = new PositionList();
       next = index.collectSlice(next, to, revision, positions, LOAD_CHUNK_ROWS, LOAD_CHUNK_ROWS);
-      const kvs = needsRow(compare) ? await rows.loadMany(positions.mains, positions.subs, false) : undefined;
+      const pairs = needsRow(compare) ? await rows.loadMany(positions.mains, positions.subs, false) : undefined;
       for (let i = 0; i < positions.length; i += 1) {
         seen = true;
         const { mains, creates, versions } = positions;
-        if (!relation(compare.result, order(compare, mains[i] as number, creates[i] as number, versions[i] as number, kvs?.[i])))
+        if (!relation(compare.result, order(compare, mains[i] as number, creates[i] as number, versions[i] as number, pairs?.[i])))
           return false;
       }
       if (slicer.due) await slicer.pause();

@@ -22,8 +22,8 @@ describe("rows in etcd's form", () => {
     const back = rows.fromEtcd(key, value);
     expect(back[0]).toEqual(rowKey(5, 4));
     expect(rows.toEtcd(back[0], back[1])[1]).toEqual(value);
-    const dead = encodeTombstone(arena, keyStringOf(utf8Bytes("key")), 6, 0);
-    const [deadKey, deadValue] = rows.toEtcd(tombstoneKey(6, 0), dead.row);
+    const deadRow = encodeTombstone(arena, keyStringOf(utf8Bytes("key")), 6, 0);
+    const [deadKey, deadValue] = rows.toEtcd(tombstoneKey(6, 0), deadRow);
     expect(hexText(deadKey)).toBe("00000000000000065f000000000000000074");
     expect(rows.fromEtcd(deadKey, deadValue)[0]).toEqual(tombstoneKey(6, 0));
   });

@@ -23,6 +23,7 @@ import type { BackendBatch } from "../backend/backend.ts";
 import { assert } from "../base/assert.ts";
 import { EMPTY_BYTES, type KeyString, keyStringOf } from "../base/bytes.ts";
 import { type LeaseId, NO_LEASE } from "../base/ids.ts";
+import { ChangeEvent } from "./change-event.ts";
 import { allHoldNow, decide } from "./compare.ts";
 import { KeyRanges } from "./key-ranges.ts";
 import { endOf, RangeRead, rangeSingle, responseHeader } from "./range.ts";
@@ -30,7 +31,7 @@ import { type RevisionPosition, ROW_KEY_BYTES, rowKey, SUB_MAX, TOMBSTONE_KEY_BY
 import { encodePut, encodeTombstone, type RowArena } from "./row.ts";
 import type { Rows } from "./rows.ts";
 import { NEWEST, PositionList, type TreeIndex } from "./tree-index.ts";
-import type { LeaseView, MvccEvent } from "./types.ts";
+import type { LeaseView } from "./types.ts";
 
 /** Counted for every row besides its key and value. */
 export const ROW_OVERHEAD_BYTES = 16;
@@ -47,6 +48,8 @@ export interface ExecutionMutants {
   readonly nestedCompareSeesWrites: boolean;
 }
 
+const NOTHING: readonly ChangeEvent[] = Object.freeze([]);
+
 export interface ExecutionParts {
   readonly index: TreeIndex;
   readonly rows: Rows;
@@ -62,8 +65,8 @@ export function checkTxnRevision(requested: number, current: number, compacted: 
 }
 
 export class Execution {
-  /** What has changed so far. */
-  readonly events: MvccEvent[] = [];
+  /** What has changed so far. Begins as a shared empty list: a list that grows from nothing takes room for many, and most requests change one key. */
+  events: readonly ChangeEvent[] = NOTHING;
   /** Bytes of the rows written. */
   bytes = 0;
 
@@ -148,17 +151,17 @@ export class Execution {
     let prevKv: KeyValue | undefined;
     if (request.prevKv || request.ignoreValue || request.ignoreLease) {
       const present = index.find(key) && index.version !== 0 ? rows.loadNow(index.main, index.sub) : undefined;
-      if (request.prevKv) prevKv = present;
-      if (request.ignoreValue) value = present?.value ?? EMPTY_BYTES;
+      if (request.prevKv) prevKv = present?.toKeyValue();
+      if (request.ignoreValue) value = present?.valueBytes ?? EMPTY_BYTES;
       if (request.ignoreLease) lease = present?.lease ?? NO_LEASE;
     }
     index.put(key, main, sub);
     const { newCreate, newVersion } = index;
     const previous = newVersion === 1 ? undefined : this.#previous(key, main);
-    const { row, kv } = encodePut(arena, request.key, newCreate, main, sub, newVersion, value, lease);
+    const { row, pair } = encodePut(arena, request.key, newCreate, main, sub, newVersion, value, lease);
     this.#batch.put(rowKey(main, sub), row);
     this.bytes += rowBytes(ROW_KEY_BYTES, row.length);
-    this.events.push({ type: "put", key, kv, previous });
+    this.#report(new ChangeEvent(key, main, pair, previous));
     return { header: responseHeader(main), prevKv };
   }
 
@@ -171,7 +174,7 @@ export class Execution {
     if (request.rangeEnd.length === 0) {
       const deleted = index.remove(from, main, sub);
       if (deleted) {
-        if (request.prevKv) prevKvs.push(rows.loadNow(index.main, index.sub));
+        if (request.prevKv) prevKvs.push(rows.loadNow(index.main, index.sub).toKeyValue());
         this.#bury(from, sub, this.#previous(from, main));
       }
       return { header: responseHeader(this.revision), deleted: deleted ? 1 : 0, prevKvs };
@@ -184,7 +187,7 @@ export class Execution {
     for (let i = 0; i < length; i += 1) {
       const key = keys[i] as KeyString;
       const previous = { main: mains[i] as number, sub: subs[i] as number };
-      if (request.prevKv) prevKvs.push(rows.loadNow(previous.main, previous.sub));
+      if (request.prevKv) prevKvs.push(rows.loadNow(previous.main, previous.sub).toKeyValue());
       this.#bury(key, sub + i, previous.main === main ? this.#visibleBefore(key, main) : previous);
     }
     return { header: responseHeader(this.revision), deleted: length, prevKvs };
@@ -248,19 +251,15 @@ export class Execution {
   /** The row and the event of a deletion that the index has recorded already. */
   #bury(key: KeyString, sub: number, previous: RevisionPosition | undefined): void {
     const main = this.#before + 1;
-    const { row, key: bytes } = encodeTombstone(this.#parts.arena, key, main, sub);
+    const row = encodeTombstone(this.#parts.arena, key, main, sub);
     this.#batch.put(tombstoneKey(main, sub), row);
     this.bytes += rowBytes(TOMBSTONE_KEY_BYTES, row.length);
-    const kv: KeyValue = {
-      key: bytes,
-      createRevision: 0,
-      modRevision: main,
-      version: 0,
-      value: EMPTY_BYTES,
-      lease: NO_LEASE,
-      wire: undefined,
-    };
-    this.events.push({ type: "delete", key, kv, previous });
+    this.#report(new ChangeEvent(key, main, undefined, previous));
+  }
+
+  #report(event: ChangeEvent): void {
+    if (this.events === NOTHING) this.events = [event];
+    else (this.events as ChangeEvent[]).push(event);
   }
 
   /** After the index took a change of `key` at `main` (and its registers hold what was before): what a read at `main - 1` sees. */

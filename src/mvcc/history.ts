@@ -1,9 +1,9 @@
 /** Reading changes in order of revisions: the history for watchers, and the hash over it. */
 
 import type { Backend } from "../backend/backend.ts";
-import type { KeyString } from "../base/bytes.ts";
-import { EMPTY_BYTES } from "../base/bytes.ts";
-import { NO_LEASE, type Revision } from "../base/ids.ts";
+import { bytesOfKey, type KeyString } from "../base/bytes.ts";
+import type { Revision } from "../base/ids.ts";
+import { ChangeEvent } from "./change-event.ts";
 import { HistoryHash } from "./hash.ts";
 import { isTombstoneKey, mainOf, rowKeyFrom, subOf } from "./revision.ts";
 import { CHECKSUM_BYTES, tombstoneWire } from "./row.ts";
@@ -37,7 +37,7 @@ export interface HistoryPage {
 
 /** Collects complete revisions until a limit is reached. */
 class Page {
-  readonly events: MvccEvent[] = [];
+  readonly events: ChangeEvent[] = [];
   readonly #limits: HistoryLimits;
   #revisions = 0;
   #bytes = 0;
@@ -54,12 +54,12 @@ class Page {
     );
   }
 
-  add(main: number, event: MvccEvent): void {
+  add(main: number, event: ChangeEvent): void {
     if (main !== this.#last) {
       this.#last = main;
       this.#revisions += 1;
     }
-    this.#bytes += event.kv.key.length + event.kv.value.length;
+    this.#bytes += event.pair?.wireLength ?? event.key.length;
     this.events.push(event);
   }
 }
@@ -90,7 +90,7 @@ export async function readHistory(
     }
     if (page.isFullFor(next)) break;
     for (let sub = 0; sub < events.length; sub += 1) {
-      const event = events[sub] as MvccEvent;
+      const event = events[sub] as ChangeEvent;
       if (next > compacted || index.isKept(event.key, next, sub, compacted)) page.add(next, event);
     }
     next += 1;
@@ -123,24 +123,9 @@ async function readRows(
         reader.read(value, main, sub, tombstone);
         const key = reader.keyString(value);
         if (main <= compacted && !index.isKept(key, main, sub, compacted)) continue;
-        const kv = tombstone
-          ? {
-              key: value.subarray(reader.keyFrom, reader.keyTo),
-              createRevision: 0,
-              modRevision: main,
-              version: 0,
-              value: EMPTY_BYTES,
-              lease: NO_LEASE,
-              wire: undefined,
-            }
-          : reader.pair(value, main);
         const isCreation = !tombstone && reader.version === 1;
-        page.add(main, {
-          type: tombstone ? "delete" : "put",
-          key,
-          kv,
-          previous: isCreation ? undefined : previousOf(index, key, main, compacted),
-        });
+        const previous = isCreation ? undefined : previousOf(index, key, main, compacted);
+        page.add(main, new ChangeEvent(key, main, tombstone ? undefined : reader.pair(value, main), previous));
       }
       if (slicer.due) await slicer.pause();
       else slicer.throwIfAborted();
@@ -166,7 +151,7 @@ export async function hashHistory(parts: HistoryParts, upTo: Revision, compacted
   const hash = new HistoryHash();
   // The backend may get more rows while we read it; they count from here.
   const written = Math.min(upTo, recent.writtenUpTo);
-  const unwritten: (readonly MvccEvent[])[] = [];
+  const unwritten: (readonly ChangeEvent[])[] = [];
   for (let main = written + 1; main <= upTo; main += 1) unwritten.push(recent.events(main) ?? []);
   const walk = backend.iterate({ gte: rowKeyFrom(0), lt: rowKeyFrom(written + 1) });
   try {
@@ -193,10 +178,9 @@ export async function hashHistory(parts: HistoryParts, upTo: Revision, compacted
     }
     for (const events of unwritten) {
       for (let sub = 0; sub < events.length; sub += 1) {
-        const { key, kv, type } = events[sub] as MvccEvent;
-        const tombstone = type === "delete";
-        if (!counts(key, kv.modRevision, sub, tombstone)) continue;
-        hash.add(kv.modRevision, sub, tombstone, kv.wire ?? tombstoneWire(kv.key));
+        const { key, revision, pair } = events[sub] as ChangeEvent;
+        if (!counts(key, revision, sub, pair === undefined)) continue;
+        hash.add(revision, sub, pair === undefined, pair?.wireBytes ?? tombstoneWire(bytesOfKey(key)));
       }
       if (slicer.due) await slicer.pause();
     }

@@ -4,6 +4,7 @@
  */
 export class MergeSort {
   readonly #before: (a: number, b: number) => number;
+  readonly #order: Uint32Array;
   #from: Uint32Array;
   #to: Uint32Array;
   /** Length of the sorted runs in `#from`. */
@@ -14,17 +15,13 @@ export class MergeSort {
   #right = 0;
   #out = 0;
 
-  /** Sorts the indexes in `order`, which it takes over. `compare` gets two of them. */
+  /** Sorts the indexes in `order`, in place once `run` has returned true. `compare` gets two of them. */
   constructor(order: Uint32Array, compare: (a: number, b: number) => number) {
+    this.#order = order;
     this.#from = order;
     this.#to = new Uint32Array(order.length);
     this.#before = compare;
     this.#startPair(0);
-  }
-
-  /** The sorted indexes, once `run` returned true. */
-  get result(): Uint32Array {
-    return this.#from;
   }
 
   /** Goes on for about `steps` comparisons; true when sorted. */
@@ -52,6 +49,10 @@ export class MergeSort {
       [this.#from, this.#to] = [this.#to, this.#from];
       this.#width *= 2;
       this.#startPair(0);
+    }
+    if (this.#from !== this.#order) {
+      this.#order.set(this.#from);
+      this.#from = this.#order;
     }
     return true;
   }

@@ -7,7 +7,7 @@ import { type KeyValue, type RangeRequest, type RangeResponse, SortOrder, SortTa
 import { bytesOfKey, compareBytes, EMPTY_BYTES, type KeyString, keyStringOf } from "../base/bytes.ts";
 import { NO_LEASE } from "../base/ids.ts";
 import { MergeSort } from "./merge-sort.ts";
-import type { StoredKeyValue } from "./row.ts";
+import type { StoredPair } from "./row.ts";
 import { LOAD_CHUNK_ROWS, type Rows } from "./rows.ts";
 import type { Slicer } from "./slices.ts";
 import { NEWEST, PositionList, type TreeIndex } from "./tree-index.ts";
@@ -40,16 +40,8 @@ export function endOf(rangeEnd: Uint8Array, key: KeyString): KeyString | undefin
   return rangeEnd.length === 1 && rangeEnd[0] === 0 ? undefined : keyStringOf(rangeEnd);
 }
 
-function withoutValue(kv: KeyValue): KeyValue {
-  return {
-    key: kv.key,
-    createRevision: kv.createRevision,
-    modRevision: kv.modRevision,
-    version: kv.version,
-    value: EMPTY_BYTES,
-    lease: kv.lease,
-    wire: undefined,
-  };
+function withoutValue({ key, createRevision, modRevision, version, lease }: KeyValue): KeyValue {
+  return { key, createRevision, modRevision, version, value: EMPTY_BYTES, lease, wire: undefined };
 }
 
 /**
@@ -70,9 +62,9 @@ export function rangeSingle(
   const { main, sub, create, version } = index;
   if (request.countOnly || !passes(request, main, create)) return { header, kvs: [], more: false, count: 1 };
   if (isFromIndex(request)) return { header, kvs: [pairWithoutValue(key, main, create, version)], more: false, count: 1 };
-  const kv = load ? rows.loadNow(main, sub) : rows.peek(main, sub);
-  if (kv === undefined) return undefined;
-  return { header, kvs: [request.keysOnly ? withoutValue(kv) : kv], more: false, count: 1 };
+  const pair = load ? rows.loadNow(main, sub) : rows.peek(main, sub);
+  if (pair === undefined) return undefined;
+  return { header, kvs: [request.keysOnly ? withoutValue(pair.toKeyValue()) : pair.toKeyValue()], more: false, count: 1 };
 }
 
 /** True if the answer needs no rows: without values, and then without leases either (quirk 8). */
@@ -93,18 +85,26 @@ export class RangeRead {
   readonly #revision: number;
   readonly #from: KeyString;
   readonly #to: KeyString | undefined;
-  /** Everything must be looked at before the limit cuts: explicit order by something else than the key, or revision filters. */
-  readonly #whole: boolean;
+  readonly #filtered: boolean;
+  /** The answer needs no rows. */
+  readonly #fromIndex: boolean;
+  /** Pairs to look at: all, unless a limit can cut before sorting. */
   readonly #fetchMax: number;
-  readonly #positions = new PositionList();
+
   /** Where the walk goes on; undefined when the range is finished. */
   #next: KeyString | undefined;
-  #count = 0;
-  #more = false;
-  /** Indexes into `#positions` in the order of the answer, once they differ from all in key order. */
+  /** Pairs met by the walk. */
+  #found = 0;
+  /** Those of them that pass the filters. */
+  readonly #positions = new PositionList();
+  /** Where counting goes on, and what it has; begun only if the walk ends before the range. */
+  #countNext: KeyString | undefined;
+  #counted = 0;
+  /** Indexes into `#positions` in the order of the answer, if that is not theirs. */
   #order: Uint32Array | undefined;
   /** Pairs by index into `#positions`; only for a sort by value. */
-  #values: StoredKeyValue[] | undefined;
+  #values: KeyValue[] | undefined;
+  #more = false;
 
   constructor(index: TreeIndex, rows: Rows, request: RangeRequest, revision: number) {
     this.#index = index;
@@ -113,181 +113,123 @@ export class RangeRead {
     this.#revision = revision;
     this.#from = keyStringOf(request.key);
     this.#to = endOf(request.rangeEnd, this.#from);
-    const { sortOrder, sortTarget, limit } = request;
-    this.#whole =
-      hasFilters(request) || !(sortOrder === SortOrder.NONE || (sortOrder === SortOrder.ASCEND && sortTarget === SortTarget.KEY));
-    this.#fetchMax = this.#whole || limit <= 0 ? ALL : limit + 1;
     this.#next = this.#from;
+    this.#countNext = this.#from;
+    this.#filtered = hasFilters(request);
+    this.#fromIndex = isFromIndex(request);
+    // Without an order a target sorts too, but after the cut to limit + 1 (quirk 7).
+    const { sortOrder, sortTarget, limit } = request;
+    const inOrder = sortOrder === SortOrder.NONE || (sortOrder === SortOrder.ASCEND && sortTarget === SortTarget.KEY);
+    this.#fetchMax = limit > 0 && inOrder && !this.#filtered ? limit + 1 : ALL;
   }
-
-  // -- at once --------------------------------------------------------------------------------------------------------------------------
 
   /** The answer if it is small and all in memory. For a single key, `rangeSingle` is faster. */
   peek(headerRevision: number): RangeResponse | undefined {
+    const isCurrent = this.#revision === headerRevision;
     if (this.#request.countOnly) {
-      // At the current revision counting is two descents; at a past one it may be long.
-      if (this.#revision !== headerRevision && !this.#countStep(COUNT_LEAVES)) return undefined;
-      return { header: responseHeader(headerRevision), kvs: [], more: false, count: this.#currentOrCounted(headerRevision) };
+      if (isCurrent) return this.#response(headerRevision, this.#index.count(this.#from, this.#to), []);
+      // At a past revision counting may be long.
+      return this.#countStep(COUNT_LEAVES) ? this.#response(headerRevision, this.#counted, []) : undefined;
     }
-    this.#walk(Math.min(this.#fetchMax, RANGE_NOW_PAIRS_MAX + 1), RANGE_NOW_PAIRS_MAX + 1);
-    if (this.#positions.length > RANGE_NOW_PAIRS_MAX) return undefined;
-    if (this.#next !== undefined && this.#positions.length < this.#fetchMax) return undefined;
-    if (this.#next === undefined) this.#count = this.#positions.length;
-    else if (this.#revision === headerRevision) this.#count = this.#index.count(this.#from, this.#to);
-    else if (this.#countStep(COUNT_LEAVES)) this.#count = this.#counted;
-    else return undefined;
-    if (this.#sortsByValue) {
-      const values = this.#peekAll();
-      if (values === undefined) return undefined;
-      this.#values = values;
+    const lengthMax = Math.min(this.#fetchMax, RANGE_NOW_PAIRS_MAX + 1);
+    const isComplete = this.#walk(lengthMax, RANGE_NOW_PAIRS_MAX + 1);
+    if (!isComplete || this.#found > RANGE_NOW_PAIRS_MAX) return undefined;
+    if (this.#next !== undefined && !isCurrent && !this.#countStep(COUNT_LEAVES)) return undefined;
+    const count = this.#next === undefined ? this.#found : isCurrent ? this.#index.count(this.#from, this.#to) : this.#counted;
+    if (this.#sortsByValue && !this.#loadValues((main, sub) => this.#rows.peek(main, sub))) return undefined;
+    this.#sort()?.run(ALL);
+    this.#cut();
+    const kvs: KeyValue[] = [];
+    for (let n = 0; n < this.#length; n += 1) {
+      const kv = this.#ready(n) ?? this.#rows.peek(this.#mainAt(n), this.#subAt(n))?.toKeyValue();
+      if (kv === undefined) return undefined;
+      kvs.push(kv);
     }
-    this.#arrange();
-    const kvs = this.#peekAnswer();
-    return kvs === undefined ? undefined : this.#response(headerRevision, kvs);
+    return this.#response(headerRevision, count, kvs);
   }
 
   /** The answer, however large, reading from the disk where needed: for transactions. */
   now(headerRevision: number): RangeResponse {
-    this.#place();
-    if (this.#request.countOnly) return { header: responseHeader(headerRevision), kvs: [], more: false, count: this.#count };
     const rows = this.#rows;
-    if (this.#sortsByValue) this.#values = this.#positions.mains.map((main, i) => rows.loadNow(main, this.#positions.subs[i] as number));
-    this.#arrange();
+    if (this.#request.countOnly) return this.#response(headerRevision, this.#countNow(), []);
+    this.#walk(this.#fetchMax, ALL);
+    const count = this.#next === undefined ? this.#found : this.#countNow();
+    if (this.#sortsByValue) this.#loadValues((main, sub) => rows.loadNow(main, sub));
+    this.#sort()?.run(ALL);
+    this.#cut();
     const kvs: KeyValue[] = [];
-    for (let n = 0; n < this.#length; n += 1) {
-      const i = this.#at(n);
-      if (this.#fromIndex) kvs.push(this.#pairFromIndex(i));
-      else
-        kvs.push(this.#stripped(this.#values?.[i] ?? rows.loadNow(this.#positions.mains[i] as number, this.#positions.subs[i] as number)));
-    }
-    return this.#response(headerRevision, kvs);
+    for (let n = 0; n < this.#length; n += 1) kvs.push(this.#ready(n) ?? rows.loadNow(this.#mainAt(n), this.#subAt(n)).toKeyValue());
+    return this.#response(headerRevision, count, kvs);
   }
 
   /** Which rows `now` would load: what a prefetch must have. Appends main and sub revisions. */
   needs(mains: number[], subs: number[]): void {
     if (this.#request.countOnly || this.#fromIndex) return;
-    this.#place();
-    if (!this.#sortsByValue) this.#arrange();
+    this.#walk(this.#fetchMax, ALL);
+    if (!this.#sortsByValue) {
+      this.#sort()?.run(ALL);
+      this.#cut();
+    }
     for (let n = 0; n < this.#length; n += 1) {
-      const i = this.#at(n);
-      mains.push(this.#positions.mains[i] as number);
-      subs.push(this.#positions.subs[i] as number);
+      mains.push(this.#mainAt(n));
+      subs.push(this.#subAt(n));
     }
   }
-
-  // -- in slices ------------------------------------------------------------------------------------------------------------------------
 
   /** The answer, giving way between slices. The revision must be a past or the current one, pinned against compaction by the caller. */
   async sliced(headerRevision: number, slicer: Slicer): Promise<RangeResponse> {
     if (this.#request.countOnly) {
       while (!this.#countStep(COUNT_LEAVES)) if (slicer.due) await slicer.pause();
-      this.#count = this.#counted;
-    } else {
-      while (!this.#walk(this.#fetchMax, WALK_KEYS)) if (slicer.due) await slicer.pause();
-      if (this.#next === undefined) {
-        this.#count = this.#positions.length;
-      } else {
-        while (!this.#countStep(COUNT_LEAVES)) if (slicer.due) await slicer.pause();
-        this.#count = this.#counted;
-      }
+      return this.#response(headerRevision, this.#counted, []);
     }
-    if (this.#request.countOnly) return { header: responseHeader(headerRevision), kvs: [], more: false, count: this.#count };
-    if (this.#sortsByValue) this.#values = await this.#loadSliced(this.#positions.mains, this.#positions.subs, slicer);
-    const sort = this.#filterAndSort();
-    if (sort !== undefined) {
-      while (!sort.run(SORT_STEPS)) if (slicer.due) await slicer.pause();
-      this.#order = sort.result;
-    }
+    while (!this.#walk(this.#fetchMax, WALK_KEYS)) if (slicer.due) await slicer.pause();
+    if (this.#next !== undefined) while (!this.#countStep(COUNT_LEAVES)) if (slicer.due) await slicer.pause();
+    const count = this.#next === undefined ? this.#found : this.#counted;
+    if (this.#sortsByValue) this.#values = await this.#load(slicer);
+    const sort = this.#sort();
+    while (sort?.run(SORT_STEPS) === false) if (slicer.due) await slicer.pause();
     this.#cut();
-    return this.#response(headerRevision, await this.#answerSliced(slicer));
-  }
-
-  async #answerSliced(slicer: Slicer): Promise<KeyValue[]> {
+    if (!this.#fromIndex && this.#values === undefined) return this.#response(headerRevision, count, await this.#load(slicer));
     const kvs: KeyValue[] = [];
-    const length = this.#length;
-    if (this.#fromIndex || this.#values !== undefined) {
-      for (let n = 0; n < length; n += 1) {
-        const i = this.#at(n);
-        kvs.push(this.#values === undefined ? this.#pairFromIndex(i) : this.#stripped(this.#values[i] as StoredKeyValue));
-        if (n % LOAD_CHUNK_ROWS === LOAD_CHUNK_ROWS - 1 && slicer.due) await slicer.pause();
-      }
-      return kvs;
+    for (let n = 0; n < this.#length; n += 1) {
+      kvs.push(this.#ready(n) as KeyValue);
+      if (n % LOAD_CHUNK_ROWS === LOAD_CHUNK_ROWS - 1 && slicer.due) await slicer.pause();
     }
-    if (this.#order === undefined) return this.#loadSliced(this.#positions.mains, this.#positions.subs, slicer);
-    const mains: number[] = [];
-    const subs: number[] = [];
-    for (let n = 0; n < length; n += 1) {
-      mains.push(this.#positions.mains[this.#order[n] as number] as number);
-      subs.push(this.#positions.subs[this.#order[n] as number] as number);
-    }
-    return this.#loadSliced(mains, subs, slicer);
-  }
-
-  async #loadSliced(mains: readonly number[], subs: readonly number[], slicer: Slicer): Promise<StoredKeyValue[]> {
-    const keep = mains.length <= CACHED_READ_PAIRS_MAX;
-    if (mains.length <= LOAD_CHUNK_ROWS) {
-      const few = await this.#rows.loadMany(mains, subs, keep);
-      slicer.resumed();
-      return few;
-    }
-    const all: StoredKeyValue[] = [];
-    for (let from = 0; from < mains.length; from += LOAD_CHUNK_ROWS) {
-      const to = from + LOAD_CHUNK_ROWS;
-      for (const kv of await this.#rows.loadMany(mains.slice(from, to), subs.slice(from, to), keep)) all.push(kv);
-      // A chunk that was all in memory resolved without a turn of the event loop.
-      if (slicer.due) await slicer.pause();
-    }
-    return all;
+    return this.#response(headerRevision, count, kvs);
   }
 
   // -- steps ----------------------------------------------------------------------------------------------------------------------------
 
-  get #fromIndex(): boolean {
-    return isFromIndex(this.#request);
+  /** Collects until `lengthMax` pairs are there, looking at about `keysMax` keys; true when they are, or the range is finished. */
+  #walk(lengthMax: number, keysMax: number): boolean {
+    if (this.#next === undefined || this.#found >= lengthMax) return true;
+    const into = this.#filtered ? new PositionList() : this.#positions;
+    this.#next = this.#index.collectSlice(this.#next, this.#to, this.#revision, into, lengthMax, keysMax);
+    if (this.#filtered) {
+      this.#found += into.length;
+      this.#filter(into);
+    } else {
+      this.#found = into.length;
+    }
+    return this.#next === undefined || this.#found >= lengthMax;
   }
 
-  /** NONE with a target sorts as ASCEND does, but after the cut to limit + 1 (quirk 7). */
-  get #sortsByValue(): boolean {
-    return this.#request.sortTarget === SortTarget.VALUE;
+  #filter({ keys, mains, subs, creates, versions }: PositionList): void {
+    for (let i = 0; i < keys.length; i += 1) {
+      const main = mains[i] as number;
+      const create = creates[i] as number;
+      if (!passes(this.#request, main, create)) continue;
+      this.#positions.push(keys[i] as KeyString, main, subs[i] as number, create, versions[i] as number);
+    }
   }
-
-  #counted = 0;
-  #countFrom: KeyString | undefined;
-  #countBegun = false;
 
   /** Counts on; true when done. */
   #countStep(leavesMax: number): boolean {
-    if (!this.#countBegun) {
-      this.#countBegun = true;
-      this.#countFrom = this.#from;
-    }
-    if (this.#countFrom === undefined) return true;
+    if (this.#countNext === undefined) return true;
     this.#index.counted = this.#counted;
-    this.#countFrom = this.#index.countSlice(this.#countFrom, this.#to, this.#revision, leavesMax);
+    this.#countNext = this.#index.countSlice(this.#countNext, this.#to, this.#revision, leavesMax);
     this.#counted = this.#index.counted;
-    return this.#countFrom === undefined;
-  }
-
-  #currentOrCounted(headerRevision: number): number {
-    return this.#revision === headerRevision ? this.#index.count(this.#from, this.#to) : this.#counted;
-  }
-
-  /** Collects up to `lengthMax` pairs, looking at about `keysMax` keys; true when it has them or the range is finished. */
-  #walk(lengthMax: number, keysMax: number): boolean {
-    const positions = this.#positions;
-    if (this.#next === undefined || positions.length >= lengthMax) return true;
-    this.#next = this.#index.collectSlice(this.#next, this.#to, this.#revision, positions, lengthMax, keysMax);
-    return this.#next === undefined || positions.length >= lengthMax;
-  }
-
-  /** Finds the positions and the count, at once. */
-  #place(): void {
-    if (this.#request.countOnly) {
-      this.#count = this.#countNow();
-      return;
-    }
-    this.#walk(this.#fetchMax, ALL);
-    this.#count = this.#next === undefined ? this.#positions.length : this.#countNow();
+    return this.#countNext === undefined;
   }
 
   #countNow(): number {
@@ -296,52 +238,44 @@ export class RangeRead {
     return this.#counted;
   }
 
-  /** Filters, sorts and cuts, at once. */
-  #arrange(): void {
-    const sort = this.#filterAndSort();
-    if (sort !== undefined) {
-      sort.run(ALL);
-      this.#order = sort.result;
-    }
-    this.#cut();
+  get #sortsByValue(): boolean {
+    return this.#request.sortTarget === SortTarget.VALUE;
   }
 
-  /** Applies the revision filters; a sort still to be run, if one is needed. */
-  #filterAndSort(): MergeSort | undefined {
-    const request = this.#request;
-    const positions = this.#positions;
-    if (hasFilters(request)) {
-      const kept: number[] = [];
-      for (let i = 0; i < positions.length; i += 1)
-        if (passes(request, positions.mains[i] as number, positions.creates[i] as number)) kept.push(i);
-      this.#order = Uint32Array.from(kept);
+  /** All pairs, for a sort by value; false if one is not to be had. */
+  #loadValues(load: (main: number, sub: number) => StoredPair | undefined): boolean {
+    const { mains, subs } = this.#positions;
+    const values: KeyValue[] = [];
+    for (let i = 0; i < mains.length; i += 1) {
+      const pair = load(mains[i] as number, subs[i] as number);
+      if (pair === undefined) return false;
+      values.push(pair.toKeyValue());
     }
-    const { sortOrder, sortTarget } = request;
+    this.#values = values;
+    return true;
+  }
+
+  /** A sort that is still to be run, if one is needed; its result is `#order`. */
+  #sort(): MergeSort | undefined {
+    const { sortOrder, sortTarget } = this.#request;
+    const { mains, creates, versions, length } = this.#positions;
     const descend = sortOrder === SortOrder.DESCEND;
+    if (sortTarget === SortTarget.KEY && !descend) return undefined;
+    const order = new Uint32Array(length);
+    this.#order = order;
     if (sortTarget === SortTarget.KEY) {
-      if (descend) this.#order = this.#indexes().reverse();
+      for (let i = 0; i < length; i += 1) order[i] = length - 1 - i;
       return undefined;
     }
+    for (let i = 0; i < length; i += 1) order[i] = i;
     const values = this.#values;
-    if (sortTarget === SortTarget.VALUE) {
-      if (values === undefined) return undefined;
-      const compare = (a: number, b: number): number =>
-        compareBytes((values[a] as StoredKeyValue).value, (values[b] as StoredKeyValue).value);
-      return new MergeSort(this.#indexes(), descend ? (a, b) => compare(b, a) : compare);
+    if (values !== undefined) {
+      const compare = (a: number, b: number): number => compareBytes((values[a] as KeyValue).value, (values[b] as KeyValue).value);
+      return new MergeSort(order, descend ? (a, b) => compare(b, a) : compare);
     }
-    const column =
-      sortTarget === SortTarget.VERSION ? positions.versions : sortTarget === SortTarget.CREATE ? positions.creates : positions.mains;
-    return new MergeSort(
-      this.#indexes(),
-      descend ? (a, b) => (column[b] as number) - (column[a] as number) : (a, b) => (column[a] as number) - (column[b] as number),
-    );
-  }
-
-  #indexes(): Uint32Array {
-    if (this.#order !== undefined) return this.#order;
-    const order = new Uint32Array(this.#positions.length);
-    for (let i = 0; i < order.length; i += 1) order[i] = i;
-    return order;
+    const column = sortTarget === SortTarget.VERSION ? versions : sortTarget === SortTarget.CREATE ? creates : mains;
+    const compare = (a: number, b: number): number => (column[a] as number) - (column[b] as number);
+    return new MergeSort(order, descend ? (a, b) => compare(b, a) : compare);
   }
 
   #cut(): void {
@@ -352,54 +286,59 @@ export class RangeRead {
     else this.#positions.truncate(limit);
   }
 
+  /** Rows of the answer as it stands, in its order, in slices. */
+  async #load(slicer: Slicer): Promise<KeyValue[]> {
+    const length = this.#length;
+    const keep = length <= CACHED_READ_PAIRS_MAX;
+    const kvs: KeyValue[] = [];
+    for (let from = 0; from < length; from += LOAD_CHUNK_ROWS) {
+      const mains: number[] = [];
+      const subs: number[] = [];
+      for (let n = from; n < Math.min(length, from + LOAD_CHUNK_ROWS); n += 1) {
+        mains.push(this.#mainAt(n));
+        subs.push(this.#subAt(n));
+      }
+      const pairs = await this.#rows.loadMany(mains, subs, keep);
+      for (const pair of pairs) kvs.push(pair.toKeyValue());
+      // What was all in memory resolved without a turn of the event loop.
+      if (slicer.due) await slicer.pause();
+      else slicer.throwIfAborted();
+    }
+    return kvs;
+  }
+
+  // -- the answer -----------------------------------------------------------------------------------------------------------------------
+
   get #length(): number {
     return this.#order?.length ?? this.#positions.length;
   }
 
+  /** Index into `#positions` of the nth of the answer. */
   #at(n: number): number {
     return this.#order === undefined ? n : (this.#order[n] as number);
   }
 
-  // -- answers --------------------------------------------------------------------------------------------------------------------------
-
-  #response(headerRevision: number, kvs: KeyValue[]): RangeResponse {
-    return { header: responseHeader(headerRevision), kvs, more: this.#more, count: this.#count };
+  #mainAt(n: number): number {
+    return this.#positions.mains[this.#at(n)] as number;
   }
 
-  #pairFromIndex(i: number): KeyValue {
-    const { keys, mains, creates, versions } = this.#positions;
-    return pairWithoutValue(keys[i] as KeyString, mains[i] as number, creates[i] as number, versions[i] as number);
+  #subAt(n: number): number {
+    return this.#positions.subs[this.#at(n)] as number;
   }
 
-  #stripped(kv: StoredKeyValue): KeyValue {
-    return this.#request.keysOnly ? withoutValue(kv) : kv;
-  }
-
-  #peekAll(): StoredKeyValue[] | undefined {
-    const { mains, subs } = this.#positions;
-    const values: StoredKeyValue[] = [];
-    for (let i = 0; i < mains.length; i += 1) {
-      const kv = this.#rows.peek(mains[i] as number, subs[i] as number);
-      if (kv === undefined) return undefined;
-      values.push(kv);
+  /** The nth of the answer, if it needs no row, or has it already. */
+  #ready(n: number): KeyValue | undefined {
+    const i = this.#at(n);
+    if (this.#fromIndex) {
+      const { keys, mains, creates, versions } = this.#positions;
+      return pairWithoutValue(keys[i] as KeyString, mains[i] as number, creates[i] as number, versions[i] as number);
     }
-    return values;
+    const kv = this.#values?.[i];
+    return kv !== undefined && this.#request.keysOnly ? withoutValue(kv) : kv;
   }
 
-  #peekAnswer(): KeyValue[] | undefined {
-    const { mains, subs } = this.#positions;
-    const kvs: KeyValue[] = [];
-    for (let n = 0; n < this.#length; n += 1) {
-      const i = this.#at(n);
-      if (this.#fromIndex) {
-        kvs.push(this.#pairFromIndex(i));
-        continue;
-      }
-      const kv = this.#values?.[i] ?? this.#rows.peek(mains[i] as number, subs[i] as number);
-      if (kv === undefined) return undefined;
-      kvs.push(this.#stripped(kv));
-    }
-    return kvs;
+  #response(headerRevision: number, count: number, kvs: KeyValue[]): RangeResponse {
+    return { header: responseHeader(headerRevision), kvs, more: this.#more, count };
   }
 }
 

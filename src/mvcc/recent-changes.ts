@@ -5,10 +5,10 @@
 
 import type { BackendBatch } from "../backend/backend.ts";
 import { assert } from "../base/assert.ts";
-import type { MvccEvent } from "./types.ts";
+import type { ChangeEvent } from "./change-event.ts";
 
-/** What an event costs besides the bytes of its pair. */
-const EVENT_OVERHEAD_BYTES = 400;
+/** What an event costs besides the bytes of its pair, if its message was asked for. */
+const EVENT_OVERHEAD_BYTES = 800;
 /** Written revisions are dropped in lumps, because shifting an array costs its length. */
 const TRIM_LUMP = 256;
 
@@ -21,7 +21,7 @@ export class RecentChanges {
   readonly #bytesMax: number;
   readonly #revisionsMax: number;
   /** `#items[i]` has the events of revision `#first + i`; `[#dropped, length)` is in use. */
-  #items: (readonly MvccEvent[])[] = [];
+  #items: (readonly ChangeEvent[])[] = [];
   #sizes: number[] = [];
   #first: number;
   #dropped = 0;
@@ -49,10 +49,10 @@ export class RecentChanges {
   }
 
   /** The revision after the last one given must come next. */
-  push(main: number, events: readonly MvccEvent[], batch: BackendBatch): void {
+  push(main: number, events: readonly ChangeEvent[], batch: BackendBatch): void {
     assert(main === this.#first + this.#items.length, "recent changes have no gap");
     let bytes = 0;
-    for (const event of events) bytes += (event.kv.wire?.length ?? event.key.length) + EVENT_OVERHEAD_BYTES;
+    for (const event of events) bytes += (event.pair?.wireLength ?? event.key.length) + EVENT_OVERHEAD_BYTES;
     this.#items.push(events);
     this.#sizes.push(bytes);
     this.#bytes += bytes;
@@ -62,12 +62,12 @@ export class RecentChanges {
   }
 
   /** The events of a revision held here. */
-  events(main: number): readonly MvccEvent[] | undefined {
+  events(main: number): readonly ChangeEvent[] | undefined {
     return main < this.firstRevision ? undefined : this.#items[main - this.#first];
   }
 
   /** The change at a position held here. */
-  at(main: number, sub: number): MvccEvent | undefined {
+  at(main: number, sub: number): ChangeEvent | undefined {
     return main < this.firstRevision ? undefined : this.#items[main - this.#first]?.[sub];
   }
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { KeyValue } from "../api/index.ts";
-import { type KeyString, keyStringOf } from "../base/bytes.ts";
+import { bytesOfKey, type KeyString, keyStringOf } from "../base/bytes.ts";
 import { seededRandom } from "../base/random.ts";
 import { RowCorruptError } from "./errors.ts";
 import { hashedKey, isRowKey, isTombstoneKey, mainOf, rowKey, subOf, tombstoneKey } from "./revision.ts";
@@ -22,11 +22,13 @@ describe("row values", () => {
       const value = Uint8Array.from({ length: random.below(random.chance({ of: 1, outOf: 100 }) ? 9000 : 40) }, () => random.below(256));
       const lease = leases[random.below(leases.length)] ?? 0n;
       const sub = random.below(2 ** 32);
-      const { row, kv } = encodePut(arena, key, create, main, sub, version, value, lease);
+      const { row, pair } = encodePut(arena, key, create, main, sub, version, value, lease);
       const plain = { key, createRevision: create, modRevision: main, version, value, lease };
-      expect(kv).toEqual({ ...plain, wire: KeyValue.encode(KeyValue.create(plain)) });
+      expect(pair.toKeyValue()).toEqual({ ...plain, wire: KeyValue.encode(KeyValue.create(plain)) });
       reader.read(row, main, sub, false);
-      expect(reader.pair(row, main)).toEqual(kv);
+      expect(reader.pair(row, main).toKeyValue()).toEqual(pair.toKeyValue());
+      expect(pair.unslabbed(new RowArena()).toKeyValue()).toEqual(pair.toKeyValue());
+      expect(pair.keyString).toBe(keyStringOf(key));
       expect(reader.keyString(row)).toBe(keyStringOf(key));
     }
   });
@@ -34,8 +36,8 @@ describe("row values", () => {
   it("of deletions hold only the key", () => {
     for (const length of [1, 127, 128, 5000]) {
       const key = "\xe9\x00".repeat(length).slice(0, length) as KeyString;
-      const { row, key: bytes } = encodeTombstone(arena, key, 9, 2);
-      expect(keyStringOf(bytes)).toBe(key);
+      const row = encodeTombstone(arena, key, 9, 2);
+      const bytes = bytesOfKey(key);
       expect(row.subarray(4)).toEqual(KeyValue.encode(KeyValue.create({ key: bytes })));
       expect(tombstoneWire(bytes)).toEqual(row.subarray(4));
       reader.read(row, 9, 2, true);
@@ -45,7 +47,7 @@ describe("row values", () => {
 
   it("BW16: any altered byte, any other position and any cut is found", () => {
     const { row } = encodePut(arena, new Uint8Array([97, 98]), 3, 5, 1, 2, new Uint8Array([1, 2, 3]), 9n);
-    const tombstone = encodeTombstone(arena, "ab" as KeyString, 5, 1).row;
+    const tombstone = encodeTombstone(arena, "ab" as KeyString, 5, 1);
     for (const [bytes, deletion] of [
       [row, false],
       [tombstone, true],
@@ -75,7 +77,7 @@ describe("row values", () => {
       for (let n = 1 + random.below(3); n > 0; n -= 1) altered[4 + random.below(altered.length - 4)] = random.below(256);
       try {
         lenient.read(altered, 5, 1, false);
-        const kv = lenient.pair(altered, 5);
+        const kv = lenient.pair(altered, 5).toKeyValue();
         expect(kv.key.length + kv.value.length).toBeLessThan(altered.length);
       } catch (error) {
         expect(error).toBeInstanceOf(RowCorruptError);

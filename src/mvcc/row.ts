@@ -25,11 +25,6 @@ const TWO_7 = 128;
 const TWO_28 = 268435456;
 const TWO_32 = 0x100000000;
 
-/** A stored pair always has its wire form. */
-export interface StoredKeyValue extends KeyValue {
-  wire: Uint8Array;
-}
-
 function seedOf(main: number, sub: number, tombstone: boolean): number {
   const mixed = Math.imul(Math.floor(main / TWO_32) + 1, 0x9e3779b1) ^ (main >>> 0) ^ Math.imul(sub + 1, 0x85ebca6b);
   return (tombstone ? ~mixed : mixed) >>> 0;
@@ -108,9 +103,111 @@ export class RowArena {
   }
 }
 
+/**
+ * A stored pair as the store keeps it: where its message lies in some memory, and the numbers of it. The views that a KeyValue needs are
+ * made when one is asked for: kept in the cache, they would cost more than most values. Not a KeyValue, on purpose, not even in shape:
+ * answers are plain objects.
+ */
+export class StoredPair {
+  readonly createRevision: number;
+  readonly modRevision: number;
+  readonly version: number;
+  readonly lease: bigint;
+  readonly #bytes: Uint8Array;
+  readonly #from: number;
+  readonly #to: number;
+  readonly #keyFrom: number;
+  readonly #keyTo: number;
+  readonly #valueFrom: number;
+  readonly #valueTo: number;
+
+  /** The message is `bytes[from, to)`; the other places are inside it. Without a value, `valueFrom` is `valueTo`. */
+  constructor(
+    bytes: Uint8Array,
+    from: number,
+    to: number,
+    keyFrom: number,
+    keyTo: number,
+    valueFrom: number,
+    valueTo: number,
+    createRevision: number,
+    modRevision: number,
+    version: number,
+    lease: bigint,
+  ) {
+    this.createRevision = createRevision;
+    this.modRevision = modRevision;
+    this.version = version;
+    this.lease = lease;
+    this.#bytes = bytes;
+    this.#from = from;
+    this.#to = to;
+    this.#keyFrom = keyFrom;
+    this.#keyTo = keyTo;
+    this.#valueFrom = valueFrom;
+    this.#valueTo = valueTo;
+  }
+
+  get wireLength(): number {
+    return this.#to - this.#from;
+  }
+
+  get wireBytes(): Uint8Array {
+    return view(this.#bytes, this.#from, this.#to);
+  }
+
+  get keyBytes(): Uint8Array {
+    return view(this.#bytes, this.#keyFrom, this.#keyTo);
+  }
+
+  get keyString(): KeyString {
+    return keyStringIn(this.#bytes, this.#keyFrom, this.#keyTo);
+  }
+
+  get valueBytes(): Uint8Array {
+    return this.#valueFrom === this.#valueTo ? EMPTY_BYTES : view(this.#bytes, this.#valueFrom, this.#valueTo);
+  }
+
+  /** The message, with its wire form; views of the pair's memory. */
+  toKeyValue(): KeyValue {
+    return {
+      key: this.keyBytes,
+      createRevision: this.createRevision,
+      modRevision: this.modRevision,
+      version: this.version,
+      value: this.valueBytes,
+      lease: this.lease,
+      wire: this.wireBytes,
+    };
+  }
+
+  /** A copy in memory of the arena. Pairs too large for a slab have memory of their own and are returned as they are. */
+  unslabbed(arena: RowArena): StoredPair {
+    const size = this.wireLength;
+    if (size + CHECKSUM_BYTES > SLAB_ROW_MAX) return this;
+    arena.reserve(size);
+    const { bytes, offset } = arena;
+    bytes.set(this.wireBytes, offset);
+    const moved = offset - this.#from;
+    return new StoredPair(
+      bytes,
+      offset,
+      offset + size,
+      this.#keyFrom + moved,
+      this.#keyTo + moved,
+      this.#valueFrom + moved,
+      this.#valueTo + moved,
+      this.createRevision,
+      this.modRevision,
+      this.version,
+      this.lease,
+    );
+  }
+}
+
 export interface PutRow {
   readonly row: Uint8Array;
-  readonly kv: StoredKeyValue;
+  readonly pair: StoredPair;
 }
 
 /** A view; Uint8Array even where the memory is a platform buffer. */
@@ -126,7 +223,7 @@ function writeChecksum(bytes: Uint8Array, from: number, wire: Uint8Array, seed: 
   bytes[from + 3] = sum;
 }
 
-/** Encodes a put. Copies `key` and `value`; the views in the result live in the arena. */
+/** Encodes a put. Copies `key` and `value`; the result lives in the arena. */
 export function encodePut(
   arena: RowArena,
   key: Uint8Array,
@@ -156,23 +253,33 @@ export function encodePut(
   at = writeNumber(bytes, at + 1, main);
   bytes[at] = TAG_VERSION;
   at = writeNumber(bytes, at + 1, version);
-  let stored = EMPTY_BYTES;
   if (valueLength > 0) {
     bytes[at] = TAG_VALUE;
     at = writeNumber(bytes, at + 1, valueLength);
     bytes.set(value, at);
-    stored = view(bytes, at, at + valueLength);
     at += valueLength;
   }
+  const valueEnd = at;
   if (lease !== NO_LEASE) {
     bytes[at] = TAG_LEASE;
     at = writeLease(bytes, at + 1, lease);
   }
-  const wire = view(bytes, start, at);
-  writeChecksum(bytes, offset, wire, seedOf(main, sub, false));
+  writeChecksum(bytes, offset, view(bytes, start, at), seedOf(main, sub, false));
   return {
     row: view(bytes, offset, at),
-    kv: { key: view(bytes, keyAt, keyAt + keyLength), createRevision, modRevision: main, version, value: stored, lease, wire },
+    pair: new StoredPair(
+      bytes,
+      start,
+      at,
+      keyAt,
+      keyAt + keyLength,
+      valueEnd - valueLength,
+      valueEnd,
+      createRevision,
+      main,
+      version,
+      lease,
+    ),
   };
 }
 
@@ -184,14 +291,8 @@ export function sealRow(wire: Uint8Array, main: number, sub: number, tombstone: 
   return row;
 }
 
-export interface TombstoneRow {
-  readonly row: Uint8Array;
-  /** A view into the row. */
-  readonly key: Uint8Array;
-}
-
-/** Encodes a deletion. One char of `key` is one byte. */
-export function encodeTombstone(arena: RowArena, key: KeyString, main: number, sub: number): TombstoneRow {
+/** Encodes a deletion, in the arena. One char of `key` is one byte. */
+export function encodeTombstone(arena: RowArena, key: KeyString, main: number, sub: number): Uint8Array {
   const length = key.length;
   arena.reserve(CHECKSUM_BYTES + 1 + sizeOfNumber(length) + length);
   const { bytes, offset } = arena;
@@ -201,7 +302,7 @@ export function encodeTombstone(arena: RowArena, key: KeyString, main: number, s
   for (let i = 0; i < length; i += 1) bytes[keyAt + i] = key.charCodeAt(i);
   const end = keyAt + length;
   writeChecksum(bytes, offset, view(bytes, start, end), seedOf(main, sub, true));
-  return { row: view(bytes, offset, end), key: view(bytes, keyAt, end) };
+  return view(bytes, offset, end);
 }
 
 /** The message of a deletion, as stored and hashed. */
@@ -212,28 +313,6 @@ export function tombstoneWire(key: Uint8Array): Uint8Array {
   writeNumber(wire, 1, key.length);
   wire.set(key, head);
   return wire;
-}
-
-/** A copy that shares no slab with the original: its memory comes from the arena. Pairs too large for slabs are returned as they are. */
-export function unslabbed(arena: RowArena, kv: StoredKeyValue): StoredKeyValue {
-  const { wire } = kv;
-  if (wire.length + CHECKSUM_BYTES > SLAB_ROW_MAX) return kv;
-  const base = wire.byteOffset;
-  const size = wire.length;
-  arena.reserve(size);
-  const { bytes, offset } = arena;
-  bytes.set(wire, offset);
-  const keyAt = offset + kv.key.byteOffset - base;
-  const valueAt = offset + kv.value.byteOffset - base;
-  return {
-    key: view(bytes, keyAt, keyAt + kv.key.length),
-    createRevision: kv.createRevision,
-    modRevision: kv.modRevision,
-    version: kv.version,
-    value: kv.value.length === 0 ? EMPTY_BYTES : view(bytes, valueAt, valueAt + kv.value.length),
-    lease: kv.lease,
-    wire: view(bytes, offset, offset + size),
-  };
 }
 
 /**
@@ -305,17 +384,10 @@ export class RowReader {
     return keyStringIn(row, this.keyFrom, this.keyTo);
   }
 
-  /** The pair of the row that was read last. Its views keep `row` alive. */
-  pair(row: Uint8Array, main: number): StoredKeyValue {
-    return {
-      key: view(row, this.keyFrom, this.keyTo),
-      createRevision: this.create,
-      modRevision: main,
-      version: this.version,
-      value: this.valueTo === this.valueFrom ? EMPTY_BYTES : view(row, this.valueFrom, this.valueTo),
-      lease: this.lease,
-      wire: view(row, CHECKSUM_BYTES, row.length),
-    };
+  /** The pair of the row that was read last. It keeps `row` alive. */
+  pair(row: Uint8Array, main: number): StoredPair {
+    const { keyFrom, keyTo, valueFrom, valueTo, create, version, lease } = this;
+    return new StoredPair(row, CHECKSUM_BYTES, row.length, keyFrom, keyTo, valueFrom, valueTo, create, main, version, lease);
   }
 
   #fail(main: number, sub: number, problem: string): never {

@@ -3,18 +3,18 @@
  * and last the backend. Every row from the backend is verified.
  */
 import type { Backend } from "../backend/backend.ts";
+import type { ChangeEvent } from "./change-event.ts";
 import { RowCorruptError } from "./errors.ts";
 import type { RecentChanges } from "./recent-changes.ts";
 import { rowKey } from "./revision.ts";
-import { RowReader, type StoredKeyValue } from "./row.ts";
-import type { MvccEvent } from "./types.ts";
+import { RowReader, type StoredPair } from "./row.ts";
 import type { ValueCache } from "./value-cache.ts";
 
 /** Rows per `getMany`: enough to keep the backend busy, few enough that decoding them takes about a millisecond. */
 export const LOAD_CHUNK_ROWS = 512;
 
 /** Rows that a prefetch holds, by main and sub revision. */
-export type PinnedRows = Map<number, Map<number, StoredKeyValue>>;
+export type PinnedRows = Map<number, Map<number, StoredPair>>;
 
 export class Rows {
   readonly backend: Backend;
@@ -22,7 +22,7 @@ export class Rows {
   readonly recent: RecentChanges;
   readonly reader: RowReader;
   /** The changes of the request that is being executed, at `openMain`: later operations of a transaction read earlier ones' rows. */
-  open: readonly MvccEvent[] | undefined = undefined;
+  open: { readonly events: readonly ChangeEvent[] } | undefined = undefined;
   openMain = 0;
   readonly #pinned = new Set<PinnedRows>();
 
@@ -34,10 +34,9 @@ export class Rows {
   }
 
   /** The pair put at that position, if it is in memory. */
-  peek(main: number, sub: number): StoredKeyValue | undefined {
-    const event = this.open !== undefined && main === this.openMain ? this.open[sub] : this.recent.at(main, sub);
-    // Pairs of put events are made by `encodePut`, so they have their wire form.
-    if (event !== undefined) return event.type === "put" ? (event.kv as StoredKeyValue) : undefined;
+  peek(main: number, sub: number): StoredPair | undefined {
+    const event = this.open !== undefined && main === this.openMain ? this.open.events[sub] : this.recent.at(main, sub);
+    if (event !== undefined) return event.pair;
     const cached = this.cache.get(main, sub);
     if (cached !== undefined || this.#pinned.size === 0) return cached;
     for (const pinned of this.#pinned) {
@@ -48,18 +47,18 @@ export class Rows {
   }
 
   /** The pair put at that position; blocks the thread for a read if it is not in memory. Undefined if there is no such row. */
-  tryLoadNow(main: number, sub: number): StoredKeyValue | undefined {
+  tryLoadNow(main: number, sub: number): StoredPair | undefined {
     const known = this.peek(main, sub);
     if (known !== undefined) return known;
     const row = this.backend.getSync(rowKey(main, sub));
     if (row === undefined) return undefined;
-    const kv = this.#decode(row, main, sub);
-    this.cache.add(main, sub, kv);
-    return kv;
+    const pair = this.#decode(row, main, sub);
+    this.cache.add(main, sub, pair);
+    return pair;
   }
 
   /** As `tryLoadNow`, for a row that the index knows. @throws RowCorruptError */
-  loadNow(main: number, sub: number): StoredKeyValue {
+  loadNow(main: number, sub: number): StoredPair {
     return this.tryLoadNow(main, sub) ?? missing(main, sub);
   }
 
@@ -67,8 +66,8 @@ export class Rows {
    * The pairs put at these positions, in their order; undefined where there is no row. At most about LOAD_CHUNK_ROWS positions: the
    * caller slices. `keep` puts what was read into the cache.
    */
-  async tryLoadMany(mains: readonly number[], subs: readonly number[], keep: boolean): Promise<(StoredKeyValue | undefined)[]> {
-    const result = new Array<StoredKeyValue | undefined>(mains.length).fill(undefined);
+  async tryLoadMany(mains: readonly number[], subs: readonly number[], keep: boolean): Promise<(StoredPair | undefined)[]> {
+    const result = new Array<StoredPair | undefined>(mains.length).fill(undefined);
     const absent: number[] = [];
     const keys: Uint8Array[] = [];
     for (let i = 0; i < mains.length; i += 1) {
@@ -88,18 +87,18 @@ export class Rows {
       const i = absent[n] as number;
       const row = read[n];
       if (row === undefined) continue;
-      const kv = this.#decode(row, mains[i] as number, subs[i] as number);
-      if (keep) this.cache.add(mains[i] as number, subs[i] as number, kv);
-      result[i] = kv;
+      const pair = this.#decode(row, mains[i] as number, subs[i] as number);
+      if (keep) this.cache.add(mains[i] as number, subs[i] as number, pair);
+      result[i] = pair;
     }
     return result;
   }
 
   /** As `tryLoadMany`, for rows that the index knows. @throws RowCorruptError */
-  async loadMany(mains: readonly number[], subs: readonly number[], keep: boolean): Promise<StoredKeyValue[]> {
+  async loadMany(mains: readonly number[], subs: readonly number[], keep: boolean): Promise<StoredPair[]> {
     const rows = await this.tryLoadMany(mains, subs, keep);
     for (let i = 0; i < rows.length; i += 1) if (rows[i] === undefined) missing(mains[i] as number, subs[i] as number);
-    return rows as StoredKeyValue[];
+    return rows as StoredPair[];
   }
 
   pin(rows: PinnedRows): void {
@@ -110,7 +109,7 @@ export class Rows {
     this.#pinned.delete(rows);
   }
 
-  #decode(row: Uint8Array, main: number, sub: number): StoredKeyValue {
+  #decode(row: Uint8Array, main: number, sub: number): StoredPair {
     this.reader.read(row, main, sub, false);
     return this.reader.pair(row, main);
   }

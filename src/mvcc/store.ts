@@ -27,6 +27,7 @@ import type { BackendBatch } from "../backend/backend.ts";
 import { assert } from "../base/assert.ts";
 import { type KeyString, keyStringOf } from "../base/bytes.ts";
 import { type LeaseId, NO_LEASE, type Revision } from "../base/ids.ts";
+import type { ChangeEvent } from "./change-event.ts";
 import { checkDeleteRange, checkPut, checkRange, checkTxn } from "./checks.ts";
 import { COMPACT_ASKED_KEY, COMPACT_FINISHED_KEY, Compactor, decodeMark, encodeMark } from "./compaction.ts";
 import { allHold, allHoldNow, compareNeeds } from "./compare.ts";
@@ -37,11 +38,11 @@ import { type HistoryLimits, type HistoryPage, type HistoryParts, hashHistory, r
 import { endOf, RangeRead, rangeSingle, responseHeader } from "./range.ts";
 import { RecentChanges } from "./recent-changes.ts";
 import { isRowKey, isTombstoneKey, mainOf, type RevisionPosition, rowKeyFrom, subOf } from "./revision.ts";
-import { RowArena, type StoredKeyValue } from "./row.ts";
+import { RowArena, type StoredPair } from "./row.ts";
 import { LOAD_CHUNK_ROWS, missing, type PinnedRows, Rows } from "./rows.ts";
 import { Readers, Slicer } from "./slices.ts";
 import { NEWEST, PositionList, TreeIndex } from "./tree-index.ts";
-import type { LeaseView, MvccEvent, MvccOptions, ReadOptions, WriteOutcome } from "./types.ts";
+import type { LeaseView, MvccOptions, ReadOptions, WriteOutcome } from "./types.ts";
 import { ValueCache } from "./value-cache.ts";
 
 /** An empty store is at this revision. */
@@ -52,7 +53,7 @@ const OPEN_BYTES = 4 * 1024 * 1024;
 /** Rows between two looks at the clock. */
 const OPEN_SLICE_ROWS = 128;
 /** Written changes kept as events: for watchers a little behind. Bytes are a share of the cache's. */
-const RECENT_REVISIONS_MAX = 4096;
+const RECENT_REVISIONS_MAX = 2048;
 const RECENT_SHARE = 8;
 
 /** Rows held for a group of requests that is about to be executed. */
@@ -357,7 +358,7 @@ export class MvccStore {
   txn(request: TxnRequest, leases: LeaseView, batch: BackendBatch): WriteOutcome<TxnResponse> {
     const execution = this.#execution(leases, batch);
     this.#rows.openMain = this.#revision + 1;
-    this.#rows.open = execution.events;
+    this.#rows.open = execution;
     try {
       return this.#commit(execution, execution.txn(request), batch);
     } finally {
@@ -381,8 +382,8 @@ export class MvccStore {
     for (let main = recent.written(batch); main <= recent.writtenUpTo; main += 1) {
       const events = recent.events(main) ?? [];
       for (let sub = 0; sub < events.length; sub += 1) {
-        const event = events[sub] as MvccEvent;
-        if (event.type === "put") this.#rows.cache.add(main, sub, event.kv as StoredKeyValue);
+        const { pair } = events[sub] as ChangeEvent;
+        if (pair !== undefined) this.#rows.cache.add(main, sub, pair);
       }
     }
     recent.trim();
@@ -408,13 +409,13 @@ export class MvccStore {
 
   /**
    * One slice of the physical removal of the oldest pending compaction: looks at up to `revisionsMax` rows; deletions, and at the end the
-   * mark that it is finished, go into `batch`. Waits for readers below the compaction to end; does nothing while rows that it must see
-   * are not written. Returns true when no compaction is pending any more. The caller writes each batch and pauses between slices, and
-   * does not run two at once. @throws RowCorruptError
+   * mark that it is finished, go into the batch that `batch` gives. It is asked once, after everything that waits, so that it can name
+   * the batch that is open then: rows and marks reach the backend in the order in which they were removed, or a deleted key could come
+   * back. Waits for readers below the compaction to end; does nothing while rows that it must see are not written. Returns true when no
+   * compaction is pending any more. The caller pauses between slices and does not run two at once. @throws RowCorruptError
    */
-  async compactSlice(batch: BackendBatch, revisionsMax: number): Promise<boolean> {
-    const { removedBytes } = await this.#compactor.slice(batch, Math.max(1, revisionsMax));
-    this.#bytesInUse -= removedBytes;
+  async compactSlice(batch: () => BackendBatch, revisionsMax: number): Promise<boolean> {
+    this.#bytesInUse -= await this.#compactor.slice(batch, Math.max(1, revisionsMax));
     return !this.#compactor.pending;
   }
 
@@ -480,10 +481,10 @@ export class MvccStore {
     return { response, events, revision: this.#revision };
   }
 
-  #unlessCompacted(kv: StoredKeyValue | undefined, main: number, sub: number): KeyValue | undefined {
-    if (main > this.#compactRevision) return kv ?? missing(main, sub);
-    if (kv === undefined) return undefined;
-    return this.#index.isKept(keyStringOf(kv.key), main, sub, this.#compactRevision) ? kv : undefined;
+  #unlessCompacted(pair: StoredPair | undefined, main: number, sub: number): KeyValue | undefined {
+    if (main > this.#compactRevision) return (pair ?? missing(main, sub)).toKeyValue();
+    if (pair === undefined) return undefined;
+    return this.#index.isKept(pair.keyString, main, sub, this.#compactRevision) ? pair.toKeyValue() : undefined;
   }
 
   #putNeeds(request: PutRequest, mains: number[], subs: number[]): void {
@@ -533,15 +534,15 @@ export class MvccStore {
       const rows = await this.#rows.tryLoadMany(mains.slice(from, to), subs.slice(from, to), true);
       for (let i = from; i < to; i += 1) {
         // Gone by now: a compaction has passed it, and execution will refuse to read it.
-        const kv = rows[i - from];
-        if (kv === undefined) continue;
+        const pair = rows[i - from];
+        if (pair === undefined) continue;
         const main = mains[i] as number;
         let bySub = pinned.get(main);
         if (bySub === undefined) {
           bySub = new Map();
           pinned.set(main, bySub);
         }
-        bySub.set(subs[i] as number, kv);
+        bySub.set(subs[i] as number, pair);
       }
       if (slicer.due) await slicer.pause();
     }
@@ -585,10 +586,11 @@ async function readAll(options: MvccOptions): Promise<Opened> {
   let bytesInUse = 0;
   let count = 0;
   const walk = backend.iterate({ gte: rowKeyFrom(0), lt: rowKeyFrom(Number.MAX_SAFE_INTEGER) });
+  // The backend reads the next rows while these are looked at.
+  let reading = walk.next(OPEN_ROWS, OPEN_BYTES);
   try {
-    for (;;) {
-      const chunk = await walk.next(OPEN_ROWS, OPEN_BYTES);
-      if (chunk.length === 0) break;
+    for (let chunk = await reading; chunk.length > 0; chunk = await reading) {
+      reading = walk.next(OPEN_ROWS, OPEN_BYTES);
       for (const [rowKey, value] of chunk) {
         const main = mainOf(rowKey);
         const sub = subOf(rowKey);
@@ -609,6 +611,7 @@ async function readAll(options: MvccOptions): Promise<Opened> {
       onProgress?.(count);
     }
   } finally {
+    await Promise.allSettled([reading]);
     await walk.close();
   }
   if (onAttachment !== undefined && attachments !== undefined) {

@@ -46,6 +46,8 @@ const MAIN = LEAF_KEYS_MAX;
 const SUB = LEAF_KEYS_MAX + 1;
 const CREATE = LEAF_KEYS_MAX + 2;
 const VERSION = LEAF_KEYS_MAX + 3;
+/** Where the count of child 0 stands in the columns of an inner node. */
+const LIVE = INNER_CHILDREN_MAX;
 
 /** Reads at "the newest, whatever it is". */
 export const NEWEST = Number.MAX_SAFE_INTEGER;
@@ -54,19 +56,65 @@ export const NEWEST = Number.MAX_SAFE_INTEGER;
 interface Sorted {
   /** [0, n) is used, ascending. */
   readonly keys: (KeyString | undefined)[];
-  /** The head of `keys[i]` at i. */
+  /** The head of `keys[i]` at base + i. */
   readonly columns: Float64Array;
+  readonly base: number;
   /** Every key begins with this. */
   prefix: string;
+  prefixLength: number;
+}
+
+/** Numbers per leaf. */
+const LEAF_COLUMNS = LEAF_KEYS_MAX * (1 + QUAD);
+/** Leaves whose columns share one array: the first array is small, so that a small store is. */
+const CHUNK_LEAVES_MIN = 4;
+const CHUNK_LEAVES_MAX = 128;
+
+interface Columns {
+  readonly columns: Float64Array;
+  readonly base: number;
+}
+
+/**
+ * Memory for the columns of leaves: one array for many leaves, because a typed array of its own costs more to make than a leaf to fill,
+ * and its header is one more cache miss. Pieces given back are used again.
+ */
+class ColumnStore {
+  readonly #free: Columns[] = [];
+  #columns: Float64Array = new Float64Array(0);
+  #used = 0;
+  #leaves = CHUNK_LEAVES_MIN / 2;
+
+  /** A piece of zeros. */
+  take(): Columns {
+    const free = this.#free.pop();
+    if (free !== undefined) return free;
+    if (this.#used === this.#columns.length) {
+      this.#leaves = Math.min(this.#leaves * 2, CHUNK_LEAVES_MAX);
+      this.#columns = new Float64Array(this.#leaves * LEAF_COLUMNS);
+      this.#used = 0;
+    }
+    const base = this.#used;
+    this.#used += LEAF_COLUMNS;
+    return { columns: this.#columns, base };
+  }
+
+  /** The leaf is not used any more. */
+  give({ columns, base }: Columns): void {
+    columns.fill(0, base, base + LEAF_COLUMNS);
+    this.#free.push({ columns, base });
+  }
 }
 
 class Leaf {
   readonly isLeaf = true;
   /** Fixed length; [0, size) is used, ascending. */
   readonly keys: (KeyString | undefined)[] = new Array<KeyString | undefined>(LEAF_KEYS_MAX).fill(undefined);
-  /** The heads; then, from LEAF_KEYS_MAX on, a quad per key. */
-  readonly columns: Float64Array = new Float64Array(LEAF_KEYS_MAX * (1 + QUAD));
+  /** Shared with other leaves. From `base` on: the heads; then, LEAF_KEYS_MAX further, a quad per key. */
+  readonly columns: Float64Array;
+  readonly base: number;
   prefix = "";
+  prefixLength = 0;
   /** Earlier changes by slot; absent while no key of the leaf has any. */
   histories: (KeyHistory | undefined)[] | undefined = undefined;
   size = 0;
@@ -75,6 +123,11 @@ class Leaf {
   lastMain = 0;
   next: Leaf | undefined = undefined;
   previous: Leaf | undefined = undefined;
+
+  constructor(memory: Columns) {
+    this.columns = memory.columns;
+    this.base = memory.base;
+  }
 }
 
 class Inner {
@@ -82,11 +135,11 @@ class Inner {
   readonly children: Node[] = [];
   /** `keys[i]`, a separator, is above every key of `children[i]` and at or below every key of `children[i + 1]`. */
   readonly keys: KeyString[] = [];
-  /** The heads of the separators. */
-  readonly columns: Float64Array = new Float64Array(INNER_CHILDREN_MAX);
+  /** The heads of the separators; then, from LIVE on, the numbers of living keys below each child. */
+  readonly columns: Float64Array = new Float64Array(2 * INNER_CHILDREN_MAX);
+  readonly base = 0;
   prefix = "";
-  /** Living keys below each child. */
-  readonly liveBelow: Float64Array = new Float64Array(INNER_CHILDREN_MAX);
+  prefixLength = 0;
   live = 0;
   lastMain = 0;
 }
@@ -152,41 +205,61 @@ function commonLength(a: string, b: string): number {
 function setHeads(node: Sorted, size: number): void {
   if (size === 0) {
     node.prefix = "";
+    node.prefixLength = 0;
     return;
   }
   const first = node.keys[0] as KeyString;
   const length = commonLength(first, node.keys[size - 1] as KeyString);
   node.prefix = first.slice(0, length);
-  for (let i = 0; i < size; i += 1) node.columns[i] = headOf(node.keys[i] as KeyString, length);
+  node.prefixLength = length;
+  for (let i = 0; i < size; i += 1) node.columns[node.base + i] = headOf(node.keys[i] as KeyString, length);
 }
 
 /** After `key` came to `slot` of a node that now has `size` keys, whose heads have already made room. */
 function headArrived(node: Sorted, slot: number, size: number, key: KeyString): void {
-  if (size > 1 && key.startsWith(node.prefix)) node.columns[slot] = headOf(key, node.prefix.length);
+  if (size > 1 && key.startsWith(node.prefix)) node.columns[node.base + slot] = headOf(key, node.prefixLength);
   else setHeads(node, size);
 }
 
-/** Slot of the first key at or above `key`. */
-function lowerBound(leaf: Leaf, key: KeyString): number {
-  const { keys, columns, prefix } = leaf;
-  if (!key.startsWith(prefix)) return key < prefix ? 0 : leaf.size;
-  const head = headOf(key, prefix.length);
+/** The head that the last `searchLeaf` looked for. */
+let sought = 0;
+
+/**
+ * Slot of the first key at or above `key`, if the key begins with the leaf's prefix; otherwise any slot, but never that of an equal key.
+ * To look at the prefix costs a cache miss, which a key that is found can do without.
+ */
+function searchLeaf(leaf: Leaf, key: KeyString): number {
+  const { keys, columns, base } = leaf;
+  const head = headOf(key, leaf.prefixLength);
+  sought = head;
   let low = 0;
   let high = leaf.size;
   while (low < high) {
     const middle = (low + high) >>> 1;
-    const other = columns[middle] as number;
+    const other = columns[base + middle] as number;
     if (other < head || (other === head && (keys[middle] as KeyString) < key)) low = middle + 1;
     else high = middle;
   }
   return low;
 }
 
+/** True if `key` stands at `slot`, which `searchLeaf` gave for it. */
+function isAt(leaf: Leaf, slot: number, key: KeyString): boolean {
+  return slot < leaf.size && leaf.columns[leaf.base + slot] === sought && leaf.keys[slot] === key;
+}
+
+/** Slot of the first key at or above `key`. */
+function lowerBound(leaf: Leaf, key: KeyString): number {
+  const { prefix } = leaf;
+  if (!key.startsWith(prefix)) return key < prefix ? 0 : leaf.size;
+  return searchLeaf(leaf, key);
+}
+
 /** Which child holds `key`. */
 function childSlot(inner: Inner, key: KeyString): number {
-  const { keys, columns, prefix } = inner;
+  const { keys, columns, prefix, prefixLength } = inner;
   if (!key.startsWith(prefix)) return key < prefix ? 0 : keys.length;
-  const head = headOf(key, prefix.length);
+  const head = headOf(key, prefixLength);
   let low = 0;
   let high = keys.length;
   while (low < high) {
@@ -210,7 +283,8 @@ export class TreeIndex {
   /** Register after a sliced walk: what it counted. */
   counted = 0;
 
-  #root: Node = new Leaf();
+  readonly #memory = new ColumnStore();
+  #root: Node = new Leaf(this.#memory.take());
   /** All keys, also the deleted ones. */
   #size = 0;
   /** The way of the last descent: `#nodes[i].children[#slots[i]]` is the next node. */
@@ -237,8 +311,8 @@ export class TreeIndex {
   /** The newest change of `key`; false if the index does not know it. A deletion counts as found, with version 0. */
   find(key: KeyString): boolean {
     const leaf = this.#leafOf(key);
-    const slot = lowerBound(leaf, key);
-    if (slot === leaf.size || leaf.keys[slot] !== key) return false;
+    const slot = searchLeaf(leaf, key);
+    if (!isAt(leaf, slot, key)) return false;
     this.#load(leaf, slot);
     return true;
   }
@@ -246,8 +320,8 @@ export class TreeIndex {
   /** The pair visible at `revision`; false if the key is absent then. */
   findAt(key: KeyString, revision: number): boolean {
     const leaf = this.#leafOf(key);
-    const slot = lowerBound(leaf, key);
-    if (slot === leaf.size || leaf.keys[slot] !== key) return false;
+    const slot = searchLeaf(leaf, key);
+    if (!isAt(leaf, slot, key)) return false;
     return this.#loadAt(leaf, slot, revision);
   }
 
@@ -255,7 +329,7 @@ export class TreeIndex {
   put(key: KeyString, main: number, sub: number): void {
     const slot = this.#slotFor(key);
     const leaf = this.#leafFound;
-    const at = slot * QUAD;
+    const at = leaf.base + slot * QUAD;
     const columns = leaf.columns;
     const version = columns[at + VERSION] as number;
     if (columns[at + MAIN] === 0) {
@@ -286,9 +360,9 @@ export class TreeIndex {
   /** Records the deletion of a living key; false, and no change, if it is absent. The registers then hold what was before. */
   remove(key: KeyString, main: number, sub: number): boolean {
     const leaf = this.#descend(key);
-    const slot = lowerBound(leaf, key);
-    if (slot === leaf.size || leaf.keys[slot] !== key) return false;
-    if (leaf.columns[slot * QUAD + VERSION] === 0) return false;
+    const slot = searchLeaf(leaf, key);
+    if (!isAt(leaf, slot, key)) return false;
+    if (leaf.columns[leaf.base + slot * QUAD + VERSION] === 0) return false;
     this.#load(leaf, slot);
     this.#bury(leaf, slot, main, sub);
     this.#changed(leaf, main, -1);
@@ -308,7 +382,7 @@ export class TreeIndex {
   restore(key: KeyString, main: number, sub: number, create: number, version: number): void {
     const slot = this.#slotFor(key);
     const leaf = this.#leafFound;
-    const at = slot * QUAD;
+    const at = leaf.base + slot * QUAD;
     const columns = leaf.columns;
     const wasLive = columns[at + VERSION] !== 0;
     if (columns[at + MAIN] !== 0) this.#keepChange(leaf, slot);
@@ -361,7 +435,7 @@ export class TreeIndex {
         if (to !== undefined && key >= to) return undefined;
         if (length === lengthMax) return key;
         looked += 1;
-        const at = slot * QUAD;
+        const at = leaf.base + slot * QUAD;
         const version = columns[at + VERSION] as number;
         if (simple || (columns[at + MAIN] as number) <= revision) {
           if (version === 0) continue;
@@ -392,8 +466,8 @@ export class TreeIndex {
   /** True if a compaction at `revision` (not below this change) keeps the change of `key` at that position. */
   isKept(key: KeyString, main: number, sub: number, revision: number): boolean {
     const leaf = this.#leafOf(key);
-    const slot = lowerBound(leaf, key);
-    if (slot === leaf.size || leaf.keys[slot] !== key) return false;
+    const slot = searchLeaf(leaf, key);
+    if (!isAt(leaf, slot, key)) return false;
     if (!this.#loadNewestAt(leaf, slot, revision)) return false;
     return this.main === main && this.sub === sub && staysAtCompaction(main, this.version, revision, this.#tombstoneStays);
   }
@@ -401,9 +475,9 @@ export class TreeIndex {
   /** Drops what a compaction at `revision` drops of this key; the whole key if nothing is left. */
   prune(key: KeyString, revision: number): void {
     const leaf = this.#descend(key);
-    const slot = lowerBound(leaf, key);
-    if (slot === leaf.size || leaf.keys[slot] !== key) return;
-    const at = slot * QUAD;
+    const slot = searchLeaf(leaf, key);
+    if (!isAt(leaf, slot, key)) return;
+    const at = leaf.base + slot * QUAD;
     const main = leaf.columns[at + MAIN] as number;
     const history = leaf.histories?.[slot];
     if (main > revision) {
@@ -433,10 +507,13 @@ export class TreeIndex {
         for (let slot = 0; slot < node.size; slot += 1) {
           const key = node.keys[slot] as KeyString;
           assert(slot === 0 || (node.keys[slot - 1] as KeyString) < key, "keys ascend");
-          assert(key.startsWith(node.prefix) && node.columns[slot] === headOf(key, node.prefix.length), "a leaf has the heads of its keys");
+          assert(
+            key.startsWith(node.prefix) && node.columns[node.base + slot] === headOf(key, node.prefix.length),
+            "a leaf has the heads of its keys",
+          );
           assert((low === undefined || key >= low) && (high === undefined || key < high), "keys lie between the separators");
-          assert((node.columns[slot * QUAD + MAIN] as number) <= node.lastMain, "no change is newer than the leaf says");
-          if (node.columns[slot * QUAD + VERSION] !== 0) live += 1;
+          assert((node.columns[node.base + slot * QUAD + MAIN] as number) <= node.lastMain, "no change is newer than the leaf says");
+          if (node.columns[node.base + slot * QUAD + VERSION] !== 0) live += 1;
           const history = node.histories?.[slot];
           assert(history === undefined || history.length > 0, "an empty history is dropped");
           let last = -1;
@@ -444,7 +521,7 @@ export class TreeIndex {
             assert((history[i] as number) >= last, "a history ascends");
             last = history[i] as number;
           }
-          assert(last <= (node.columns[slot * QUAD + MAIN] as number), "a history is older than the newest change");
+          assert(last <= (node.columns[node.base + slot * QUAD + MAIN] as number), "a history is older than the newest change");
         }
         for (let slot = node.size; slot < LEAF_KEYS_MAX; slot += 1) {
           assert(node.keys[slot] === undefined && node.histories?.[slot] === undefined, "unused slots are empty");
@@ -465,7 +542,7 @@ export class TreeIndex {
       let live = 0;
       node.children.forEach((child, slot) => {
         const below = walk(child, slot === 0 ? low : node.keys[slot - 1], node.keys[slot] ?? high);
-        assert(below === node.liveBelow[slot], "an inner node counts the living keys of each child");
+        assert(below === node.columns[LIVE + slot], "an inner node counts the living keys of each child");
         assert(child.lastMain <= node.lastMain, "no change is newer than the inner node says");
         live += below;
       });
@@ -505,7 +582,7 @@ export class TreeIndex {
   }
 
   #load(leaf: Leaf, slot: number): void {
-    const at = slot * QUAD;
+    const at = leaf.base + slot * QUAD;
     const columns = leaf.columns;
     this.main = columns[at + MAIN] as number;
     this.sub = columns[at + SUB] as number;
@@ -515,7 +592,7 @@ export class TreeIndex {
 
   /** Loads the newest change at or below `revision`, deletions included. */
   #loadNewestAt(leaf: Leaf, slot: number, revision: number): boolean {
-    if ((leaf.columns[slot * QUAD + MAIN] as number) <= revision) {
+    if ((leaf.columns[leaf.base + slot * QUAD + MAIN] as number) <= revision) {
       this.#load(leaf, slot);
       return true;
     }
@@ -541,8 +618,8 @@ export class TreeIndex {
     let node: Node = this.#root;
     while (!node.isLeaf) {
       const slot = childSlot(node, key);
-      const below = node.liveBelow;
-      for (let i = 0; i < slot; i += 1) before += below[i] as number;
+      const below = node.columns;
+      for (let i = 0; i < slot; i += 1) before += below[LIVE + i] as number;
       node = node.children[slot] as Node;
     }
     const slot = lowerBound(node, key);
@@ -568,7 +645,7 @@ export class TreeIndex {
       const child = node.children[slot] as Node;
       const whole = slot > first && (slot < last || to === undefined);
       if (whole && child.lastMain <= revision) {
-        this.counted += node.liveBelow[slot] as number;
+        this.counted += node.columns[LIVE + slot] as number;
         continue;
       }
       const rest = this.#countBelow(child, from, to, revision);
@@ -581,7 +658,7 @@ export class TreeIndex {
 
   /** Pushes the newest change of a slot into its history. */
   #keepChange(leaf: Leaf, slot: number): void {
-    const at = slot * QUAD;
+    const at = leaf.base + slot * QUAD;
     const columns = leaf.columns;
     leaf.histories ??= new Array<KeyHistory | undefined>(LEAF_KEYS_MAX).fill(undefined);
     const history = leaf.histories[slot];
@@ -604,7 +681,7 @@ export class TreeIndex {
 
   #bury(leaf: Leaf, slot: number, main: number, sub: number): void {
     this.#keepChange(leaf, slot);
-    const at = slot * QUAD;
+    const at = leaf.base + slot * QUAD;
     const columns = leaf.columns;
     columns[at + MAIN] = main;
     columns[at + SUB] = sub;
@@ -621,7 +698,7 @@ export class TreeIndex {
       node.live += living;
       node.lastMain = main;
       const slot = this.#slots[i] as number;
-      node.liveBelow[slot] = (node.liveBelow[slot] as number) + living;
+      node.columns[LIVE + slot] = (node.columns[LIVE + slot] as number) + living;
     }
   }
 
@@ -630,7 +707,7 @@ export class TreeIndex {
     if (node.isLeaf) {
       const end = to === undefined ? node.size : lowerBound(node, to);
       for (let slot = lowerBound(node, from); slot < end; slot += 1) {
-        const at = slot * QUAD;
+        const at = node.base + slot * QUAD;
         const columns = node.columns;
         const version = columns[at + VERSION] as number;
         if (version === 0) continue;
@@ -647,9 +724,9 @@ export class TreeIndex {
     } else {
       const last = to === undefined ? node.children.length - 1 : childSlot(node, to);
       for (let slot = childSlot(node, from); slot <= last; slot += 1) {
-        if (node.liveBelow[slot] === 0) continue;
+        if (node.columns[LIVE + slot] === 0) continue;
         const count = this.#removeBelow(node.children[slot] as Node, from, to, main, sub + removed, before);
-        node.liveBelow[slot] = (node.liveBelow[slot] as number) - count;
+        node.columns[LIVE + slot] = (node.columns[LIVE + slot] as number) - count;
         removed += count;
       }
     }
@@ -663,19 +740,21 @@ export class TreeIndex {
   /** The slot of `key` in `#leafFound`; a new one, with all columns 0, if the key is not there. Remembers the way. */
   #slotFor(key: KeyString): number {
     let leaf = this.#descend(key);
-    let slot = lowerBound(leaf, key);
-    if (slot === leaf.size || leaf.keys[slot] !== key) {
+    let slot = searchLeaf(leaf, key);
+    if (!isAt(leaf, slot, key)) {
+      if (!key.startsWith(leaf.prefix)) slot = key < leaf.prefix ? 0 : leaf.size;
       if (leaf.size === LEAF_KEYS_MAX) {
         this.#splitLeaf(leaf, slot);
         leaf = this.#descend(key);
         slot = lowerBound(leaf, key);
       }
-      const { keys, columns, size, histories } = leaf;
+      const { keys, columns, base, size, histories } = leaf;
       for (let i = size; i > slot; i -= 1) keys[i] = keys[i - 1];
       keys[slot] = key;
-      columns.copyWithin(slot + 1, slot, size);
-      columns.copyWithin(MAIN + (slot + 1) * QUAD, MAIN + slot * QUAD, MAIN + size * QUAD);
-      columns.fill(0, MAIN + slot * QUAD, MAIN + (slot + 1) * QUAD);
+      const quads = base + MAIN;
+      columns.copyWithin(base + slot + 1, base + slot, base + size);
+      columns.copyWithin(quads + (slot + 1) * QUAD, quads + slot * QUAD, quads + size * QUAD);
+      columns.fill(0, quads + slot * QUAD, quads + (slot + 1) * QUAD);
       headArrived(leaf, slot, size + 1, key);
       if (histories !== undefined) {
         for (let i = size; i > slot; i -= 1) histories[i] = histories[i - 1];
@@ -692,7 +771,7 @@ export class TreeIndex {
 
   /** Splits a full leaf, found by the last descent, in which a key will go to `slot`. */
   #splitLeaf(leaf: Leaf, slot: number): void {
-    const right = new Leaf();
+    const right = new Leaf(this.#memory.take());
     // Ascending insertion fills leaves to the brim: nothing moves, the new key starts the new leaf.
     const from = slot === LEAF_KEYS_MAX ? LEAF_KEYS_MAX - 1 : LEAF_KEYS_MAX / 2;
     moveSlots(leaf, from, leaf.size, right);
@@ -711,8 +790,8 @@ export class TreeIndex {
       root.children.push(left, right);
       root.keys.push(separator);
       setHeads(root, 1);
-      root.liveBelow[0] = left.live;
-      root.liveBelow[1] = right.live;
+      root.columns[LIVE + 0] = left.live;
+      root.columns[LIVE + 1] = right.live;
       root.live = left.live + right.live;
       root.lastMain = left.lastMain;
       this.#root = root;
@@ -728,8 +807,8 @@ export class TreeIndex {
       sibling.children.push(...parent.children.splice(from));
       sibling.keys.push(...parent.keys.splice(from));
       parent.keys.pop();
-      for (let i = from; i < count; i += 1) sibling.liveBelow[i - from] = parent.liveBelow[i] as number;
-      parent.liveBelow.fill(0, from);
+      for (let i = from; i < count; i += 1) sibling.columns[LIVE + i - from] = parent.columns[LIVE + i] as number;
+      parent.columns.fill(0, LIVE + from);
       setHeads(sibling, sibling.keys.length);
       setHeads(parent, parent.keys.length);
       sum(sibling);
@@ -745,13 +824,14 @@ export class TreeIndex {
 
   /** Takes a deleted key out of `leaf`, found by the last descent, and keeps the tree in shape. */
   #cut(leaf: Leaf, slot: number): void {
-    const { keys, columns, histories } = leaf;
+    const { keys, columns, base, histories } = leaf;
+    const quads = base + MAIN;
     const size = leaf.size - 1;
     for (let i = slot; i < size; i += 1) keys[i] = keys[i + 1];
     keys[size] = undefined;
-    columns.copyWithin(slot, slot + 1, size + 1);
-    columns.copyWithin(MAIN + slot * QUAD, MAIN + (slot + 1) * QUAD, MAIN + (size + 1) * QUAD);
-    columns.fill(0, MAIN + size * QUAD, MAIN + (size + 1) * QUAD);
+    columns.copyWithin(base + slot, base + slot + 1, base + size + 1);
+    columns.copyWithin(quads + slot * QUAD, quads + (slot + 1) * QUAD, quads + (size + 1) * QUAD);
+    columns.fill(0, quads + size * QUAD, quads + (size + 1) * QUAD);
     if (histories !== undefined) {
       for (let i = slot; i < size; i += 1) histories[i] = histories[i + 1];
       histories[size] = undefined;
@@ -768,6 +848,7 @@ export class TreeIndex {
     if (leaf.size === 0 && leaf !== this.#root) {
       if (leaf.previous !== undefined) leaf.previous.next = leaf.next;
       if (leaf.next !== undefined) leaf.next.previous = leaf.previous;
+      this.#memory.give(leaf);
       this.#removeChild(depth, slot);
       return;
     }
@@ -787,7 +868,8 @@ export class TreeIndex {
     left.lastMain = Math.max(left.lastMain, right.lastMain);
     left.next = right.next;
     if (right.next !== undefined) right.next.previous = left;
-    parent.liveBelow[slot] = left.live;
+    parent.columns[LIVE + slot] = left.live;
+    this.#memory.give(right);
     this.#removeChild(depth, slot + 1);
   }
 
@@ -799,13 +881,13 @@ export class TreeIndex {
     const gone = slot === 0 ? 0 : slot - 1;
     node.keys.splice(gone, 1);
     node.columns.copyWithin(gone, gone + 1, count - 1);
-    node.liveBelow.copyWithin(slot, slot + 1, count);
-    node.liveBelow[count - 1] = 0;
+    node.columns.copyWithin(LIVE + slot, LIVE + slot + 1, LIVE + count);
+    node.columns[LIVE + count - 1] = 0;
     if (depth === 0) {
       // One child left: it becomes the root, and so may its only child. None: an empty tree again.
       let root: Node = node;
       while (!root.isLeaf && root.children.length === 1) root = root.children[0] as Node;
-      if (!root.isLeaf && root.children.length === 0) root = new Leaf();
+      if (!root.isLeaf && root.children.length === 0) root = new Leaf(this.#memory.take());
       this.#root = root;
       return;
     }
@@ -829,13 +911,13 @@ export class TreeIndex {
   #joinInner(depth: number, slot: number, left: Inner, right: Inner): void {
     const parent = this.#nodes[depth] as Inner;
     const count = left.children.length;
-    for (let i = 0; i < right.children.length; i += 1) left.liveBelow[count + i] = right.liveBelow[i] as number;
+    for (let i = 0; i < right.children.length; i += 1) left.columns[LIVE + count + i] = right.columns[LIVE + i] as number;
     left.children.push(...right.children);
     left.keys.push(parent.keys[slot] as KeyString, ...right.keys);
     setHeads(left, left.keys.length);
     left.live += right.live;
     left.lastMain = Math.max(left.lastMain, right.lastMain);
-    parent.liveBelow[slot] = left.live;
+    parent.columns[LIVE + slot] = left.live;
     this.#removeChild(depth, slot + 1);
   }
 }
@@ -848,13 +930,13 @@ function isAbsent(history: KeyHistory | undefined): boolean {
 function liveIn(leaf: Leaf, from: number, to: number): number {
   if (leaf.live === leaf.size) return to > from ? to - from : 0;
   let live = 0;
-  for (let slot = from; slot < to; slot += 1) if (leaf.columns[slot * QUAD + VERSION] !== 0) live += 1;
+  for (let slot = from; slot < to; slot += 1) if (leaf.columns[leaf.base + slot * QUAD + VERSION] !== 0) live += 1;
   return live;
 }
 
 function sum(inner: Inner): void {
   let live = 0;
-  for (let i = 0; i < inner.children.length; i += 1) live += inner.liveBelow[i] as number;
+  for (let i = 0; i < inner.children.length; i += 1) live += inner.columns[LIVE + i] as number;
   inner.live = live;
 }
 
@@ -865,9 +947,9 @@ function insertBeside(parent: Inner, slot: number, left: Node, separator: KeyStr
   parent.keys.splice(slot, 0, separator);
   parent.columns.copyWithin(slot + 1, slot, count - 1);
   headArrived(parent, slot, count, separator);
-  parent.liveBelow.copyWithin(slot + 2, slot + 1, count);
-  parent.liveBelow[slot] = left.live;
-  parent.liveBelow[slot + 1] = right.live;
+  parent.columns.copyWithin(LIVE + slot + 2, LIVE + slot + 1, LIVE + count);
+  parent.columns[LIVE + slot] = left.live;
+  parent.columns[LIVE + slot + 1] = right.live;
 }
 
 /** Moves the slots [from, to) of one leaf behind those of another, which has room; keeps both counts of living keys. */
@@ -879,8 +961,9 @@ function moveSlots(source: Leaf, from: number, to: number, target: Leaf): void {
     target.keys[base + i] = source.keys[from + i];
     source.keys[from + i] = undefined;
   }
-  target.columns.set(source.columns.subarray(MAIN + from * QUAD, MAIN + to * QUAD), MAIN + base * QUAD);
-  source.columns.fill(0, MAIN + from * QUAD, MAIN + to * QUAD);
+  const quads = source.base + MAIN;
+  target.columns.set(source.columns.subarray(quads + from * QUAD, quads + to * QUAD), target.base + MAIN + base * QUAD);
+  source.columns.fill(0, quads + from * QUAD, quads + to * QUAD);
   if (source.histories !== undefined) {
     target.histories ??= new Array<KeyHistory | undefined>(LEAF_KEYS_MAX).fill(undefined);
     for (let i = 0; i < moved; i += 1) {

@@ -5,10 +5,11 @@ import type { KeyString } from "../base/bytes.ts";
 import type { LeaseId, Revision } from "../base/ids.ts";
 import type { RevisionPosition } from "./revision.ts";
 
-/** One change, as watchers need it. `kv` of a delete has only key and modRevision. */
+/** One change, as watchers need it. */
 export interface MvccEvent {
   readonly type: "put" | "delete";
   readonly key: KeyString;
+  /** The pair put; of a delete only key and modRevision. May be made on first use, so ask for it only where it is needed. */
   readonly kv: KeyValue;
   /**
    * Where the pair stands that a read at `kv.modRevision - 1` sees; undefined for a creation, or if that revision is compacted. So two

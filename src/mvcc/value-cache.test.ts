@@ -1,17 +1,17 @@
 import { describe, expect, it } from "vitest";
-import { keyStringOf, utf8Bytes } from "../base/bytes.ts";
+import { utf8Bytes } from "../base/bytes.ts";
 import { seededRandom } from "../base/random.ts";
-import { encodePut, RowArena, type StoredKeyValue } from "./row.ts";
+import { encodePut, RowArena, type StoredPair } from "./row.ts";
 import { CACHED_PAIR_OVERHEAD_BYTES, ValueCache } from "./value-cache.ts";
 
 const arena = new RowArena();
 
-function nameOf(kv: StoredKeyValue | undefined): string | undefined {
-  return kv === undefined ? undefined : keyStringOf(kv.key);
+function nameOf(kv: StoredPair | undefined): string | undefined {
+  return kv?.keyString;
 }
 
-function pair(main: number, sub: number, valueBytes = 10): StoredKeyValue {
-  return encodePut(arena, utf8Bytes(`key-${main}-${sub}`), main, main, sub, 1, new Uint8Array(valueBytes), 0n).kv;
+function pair(main: number, sub: number, valueBytes = 10): StoredPair {
+  return encodePut(arena, utf8Bytes(`key-${main}-${sub}`), main, main, sub, 1, new Uint8Array(valueBytes), 0n).pair;
 }
 
 describe("ValueCache", () => {
@@ -52,7 +52,7 @@ describe("ValueCache", () => {
     cache.add(2, 0, first);
     for (let main = 3; main < 5; main += 1) cache.add(main, 0, pair(main, 0));
     const again = cache.get(2, 0);
-    expect(again).toEqual(first);
-    expect(again?.wire.buffer).not.toBe(first.wire.buffer);
+    expect(again?.toKeyValue()).toEqual(first.toKeyValue());
+    expect(again?.wireBytes.buffer).not.toBe(first.wireBytes.buffer);
   });
 });

@@ -6,14 +6,14 @@
  * A pair that is used again while old is copied into new memory, because its own is a slab shared with rows that nobody uses any more:
  * otherwise ten thousand hot pairs could hold ten thousand slabs.
  */
-import { RowArena, type StoredKeyValue, unslabbed } from "./row.ts";
+import { RowArena, type StoredPair } from "./row.ts";
 
-/** What a pair costs besides its bytes: the object, its views, the map entry. */
-export const CACHED_PAIR_OVERHEAD_BYTES = 320;
+/** What a pair costs besides its bytes: the object, its share of a slab, the map entry. */
+export const CACHED_PAIR_OVERHEAD_BYTES = 240;
 /** Maps per generation (a power of two): a map of a hundred thousand entries would stop the world while it grows. */
 const SHARDS = 64;
 
-type Shard = Map<number | string, StoredKeyValue>;
+type Shard = Map<number | string, StoredPair>;
 
 /** Most rows are the first of their revision. */
 function cacheKey(main: number, sub: number): number | string {
@@ -41,7 +41,7 @@ export class ValueCache {
     return this.#youngBytes + this.#oldBytes;
   }
 
-  get(main: number, sub: number): StoredKeyValue | undefined {
+  get(main: number, sub: number): StoredPair | undefined {
     const key = cacheKey(main, sub);
     const shard = main & (SHARDS - 1);
     const found = (this.#young[shard] as Shard).get(key);
@@ -49,23 +49,23 @@ export class ValueCache {
     const old = this.#old[shard] as Shard;
     const again = old.get(key);
     if (again === undefined) return undefined;
-    const copy = unslabbed(this.#arena, again);
+    const copy = again.unslabbed(this.#arena);
     old.delete(key);
-    this.#oldBytes -= copy.wire.length + CACHED_PAIR_OVERHEAD_BYTES;
+    this.#oldBytes -= copy.wireLength + CACHED_PAIR_OVERHEAD_BYTES;
     this.#add(shard, key, copy);
     return copy;
   }
 
   /** Keeps a pair. Adding the same position again is a no-op while it is young. */
-  add(main: number, sub: number, kv: StoredKeyValue): void {
+  add(main: number, sub: number, pair: StoredPair): void {
     const key = cacheKey(main, sub);
     const shard = main & (SHARDS - 1);
     if ((this.#young[shard] as Shard).has(key)) return;
-    this.#add(shard, key, kv);
+    this.#add(shard, key, pair);
   }
 
-  #add(shard: number, key: number | string, kv: StoredKeyValue): void {
-    const bytes = kv.wire.length + CACHED_PAIR_OVERHEAD_BYTES;
+  #add(shard: number, key: number | string, pair: StoredPair): void {
+    const bytes = pair.wireLength + CACHED_PAIR_OVERHEAD_BYTES;
     if (bytes > this.#generationBytesMax) return;
     if (this.#youngBytes + bytes > this.#generationBytesMax) {
       this.#old = this.#young;
@@ -73,7 +73,7 @@ export class ValueCache {
       this.#young = shards();
       this.#youngBytes = 0;
     }
-    (this.#young[shard] as Shard).set(key, kv);
+    (this.#young[shard] as Shard).set(key, pair);
     this.#youngBytes += bytes;
   }
 }

@@ -86,7 +86,7 @@ export class CompactionRunner {
 
   #slice(): void {
     const state = this.#options.state();
-    this.#current = state.store.compactSlice(state.writer.batch, this.#options.batchRevisions).then(
+    this.#current = state.store.compactSlice(() => state.writer.batch, this.#options.batchRevisions).then(
       (done) => {
         if (this.#stopped) return;
         state.writer.touch();

@@ -172,7 +172,7 @@ class Pair {
         await this.flush();
         for (let done = false; !done; ) {
           const batch = createBatch();
-          done = await this.store.compactSlice(batch, 100);
+          done = await this.store.compactSlice(() => batch, 100);
           await this.backend.write(batch);
           this.store.written(batch);
         }

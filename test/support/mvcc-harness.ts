@@ -165,7 +165,7 @@ export class MvccHarness {
   /** One slice, written. */
   async compactSlice(rowsMax: number): Promise<boolean> {
     const batch = createBatch();
-    const done = await this.store.compactSlice(batch, rowsMax);
+    const done = await this.store.compactSlice(() => batch, rowsMax);
     await this.backend.write(batch);
     this.store.written(batch);
     return done;

@@ -290,7 +290,7 @@ export class MvccTwin {
       case "compactSlice": {
         await this.#writeAll();
         const batch = createBatch();
-        const done = await store.compactSlice(batch, this.#random.chance({ of: 1, outOf: 3 }) ? 1 : 1 + this.#random.below(60));
+        const done = await store.compactSlice(() => batch, this.#random.chance({ of: 1, outOf: 3 }) ? 1 : 1 + this.#random.below(60));
         this.#same("pending", store.compactionPending, !done);
         await this.#backend.write(batch);
         store.written(batch);
@@ -476,7 +476,7 @@ export class MvccTwin {
     const finish = this.#random.chance({ of: 1, outOf: 2 });
     while (finish && this.store.compactionPending) {
       const batch = createBatch();
-      await this.store.compactSlice(batch, 100);
+      await this.store.compactSlice(() => batch, 100);
       await this.#backend.write(batch);
       this.store.written(batch);
     }

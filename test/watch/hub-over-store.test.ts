@@ -118,7 +118,7 @@ class Member {
   async compactSlice(): Promise<void> {
     if (!this.store.compactionPending) return;
     const batch = createBatch();
-    await this.store.compactSlice(batch, 1 + this.random.below(30));
+    await this.store.compactSlice(() => batch, 1 + this.random.below(30));
     await this.#backend.write(batch);
     this.store.written(batch);
   }
