@@ -4,7 +4,7 @@ export { ADVERTISE_REQUIRED } from "./config-addresses.ts";
 export { parseConfigFile, toConfig, withEtcdAdvertiseDefaults } from "./config-file.ts";
 export { readLogLevel } from "./config-rules.ts";
 export { describeFeatureGates, type FeatureGate } from "./feature-gates.ts";
-export { formatDurationMs } from "./go-duration.ts";
+export { DurationError, formatDurationMs, parseDurationMs } from "./go-duration.ts";
 export { parseBoolean, ValueError } from "./go-values.ts";
 export {
   environmentVariableOf,
@@ -15,3 +15,4 @@ export {
   type SettingName,
   settingSpec,
 } from "./settings.ts";
+export { parseUrls } from "./urls.ts";
