@@ -118,6 +118,13 @@ export const RPC_ERRORS = {
   "compressed-without-encoding": [Internal, "grpc: compressed flag set with identity or empty encoding"],
   /** A unary call whose stream ended without a message. */
   "no-message": [Unknown, "EOF"],
+  /** A unary call whose stream ended inside its message. */
+  "message-cut-off": [Unknown, "unexpected EOF"],
+  /** The same on a stream. */
+  "stream-message-cut-off": [Internal, "unexpected EOF"],
+  /** A call that takes one request got several, or none. */
+  "several-requests": [Internal, "cardinality violation: received multiple request messages for non-client-streaming RPC"],
+  "no-request": [Internal, "cardinality violation: received no request message from non-client-streaming RPC"],
 
   /** Gateway only. */
   "http-not-found": [NotFound, "Not Found"],
@@ -236,7 +243,11 @@ export type TransportErrorReason =
   | "wrong-http-method"
   | "decompression-failed"
   | "no-decompressor"
-  | "invalid-grpc-timeout";
+  | "invalid-grpc-timeout"
+  | "malformed-method"
+  | "unknown-payload-format"
+  | "malformed-timeout"
+  | "answer-too-large";
 
 export class TransportError extends EtcdError {
   declare readonly reason: TransportErrorReason;
@@ -255,6 +266,43 @@ export function messageTooLarge(size: number, limit: number): TransportError {
 /** Bytes that are not a message of the wanted type; `cause` is normally a ProtoDecodeError. */
 export function undecodableRequest(cause: EtcdError): TransportError {
   return new TransportError("undecodable-request", Internal, `grpc: error unmarshalling request: ${cause.message}`, { cause });
+}
+
+/** The same on a stream. */
+export function undecodableStreamMessage(cause: EtcdError): TransportError {
+  const text = `grpc: failed to unmarshal the received message: ${cause.message}`;
+  return new TransportError("undecodable-request", Internal, text, { cause });
+}
+
+/** A path that names no method at all. */
+export function malformedMethod(path: string): TransportError {
+  return new TransportError("malformed-method", Unimplemented, `malformed method name: ${JSON.stringify(path)}`);
+}
+
+/** A message whose first byte is neither 0 nor 1. */
+export function unknownPayloadFormat(flag: number): TransportError {
+  return new TransportError("unknown-payload-format", Internal, `grpc: received unexpected payload format ${flag}`);
+}
+
+/** A message that would grow beyond `limit` bytes when decompressed. */
+export function decompressedTooLarge(limit: number): TransportError {
+  const text = `grpc: received message after decompression larger than max ${limit}`;
+  return new TransportError("message-too-large", ResourceExhausted, text);
+}
+
+/** A message that began as a compressed one and did not go on as one. */
+export function decompressionBroken(cause: Error): TransportError {
+  return new TransportError("decompression-failed", Internal, `grpc: failed to read decompressed data: ${cause.message}`, { cause });
+}
+
+/** HTTP status 400. A `grpc-timeout` that cannot be read; `detail` in the words of gRPC's library. */
+export function malformedTimeout(detail: string): TransportError {
+  return new TransportError("malformed-timeout", Internal, `malformed grpc-timeout: ${detail}`);
+}
+
+/** An answer that does not fit into a message. */
+export function answerTooLarge(size: number, limit: number): TransportError {
+  return new TransportError("answer-too-large", ResourceExhausted, `grpc: trying to send message larger than max (${size} vs. ${limit})`);
 }
 
 export function unknownRpcMethod(method: string, service: string): TransportError {

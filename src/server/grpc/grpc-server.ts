@@ -2,7 +2,7 @@
 import type { Duplex } from "node:stream";
 import { invalidContentType, noDecompressor, wrongHttpMethod } from "../../api/index.ts";
 import type { Clock } from "../../base/clock.ts";
-import { EtcdError } from "../../base/errors.ts";
+import type { EtcdError } from "../../base/errors.ts";
 import type { Logger } from "../../base/logger.ts";
 import type { ServerMetrics } from "../metrics.ts";
 import type { Services } from "../services/services.contract.ts";

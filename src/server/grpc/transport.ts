@@ -42,7 +42,7 @@ export interface GrpcCall {
   expire(code: number, message: string): void;
   /** A message of that many further bytes is on its way: lets the client send it without a pause. */
   expect(bytes: number): void;
-  /** Hands over no more of the request, and gives the client no more room, until {@link resume}. What came is kept, bounded. */
+  /** Hands over no more of the request, its end included, and gives the client no more room, until {@link resume}. What came is kept, bounded. */
   pause(): void;
   resume(): void;
 }

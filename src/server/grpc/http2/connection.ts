@@ -93,8 +93,8 @@ export class Connection implements StreamHost {
   #initialSendWindow = WINDOW_BYTES_DEFAULT;
   queuedBytes = 0;
   #congested = false;
-  /** Streams that have something to send, in turn: a ring, of which the last points to the first. */
-  #lastWaiting: Stream | undefined;
+  /** Streams that have something to send, in turn: the first of a ring of them. */
+  #firstWaiting: Stream | undefined;
   #pumping = false;
   #pumpScheduled = false;
 
@@ -220,7 +220,7 @@ export class Connection implements StreamHost {
   #dropStreams(): void {
     const streams = [...this.#streams.values()];
     this.#streams.clear();
-    this.#lastWaiting = undefined;
+    this.#firstWaiting = undefined;
     for (const stream of streams) stream.drop();
   }
 
@@ -425,7 +425,8 @@ export class Connection implements StreamHost {
     const block = this.#block;
     if (block === undefined || need > block.byteLength) {
       const room = Math.max(need, (block?.byteLength ?? 0) * 2, FRAME_BYTES_MAX);
-      if (!this.#options.budget.take(room - this.#blockTaken)) throw new ConnectionError(H2Code.ENHANCE_YOUR_CALM, "out of memory for requests");
+      if (!this.#options.budget.take(room - this.#blockTaken))
+        throw new ConnectionError(H2Code.ENHANCE_YOUR_CALM, "out of memory for requests");
       this.#blockTaken = room;
       const grown = Buffer.allocUnsafeSlow(room);
       block?.copy(grown, 0, 0, this.#blockBytes);
@@ -509,6 +510,7 @@ export class Connection implements StreamHost {
     }
     const quick = this.nowMs - stream.openedMs < QUICK_RESET_MS;
     this.#streams.delete(streamId);
+    this.#dropWaiting(stream);
     stream.drop();
     if (quick) this.#spendReset();
     this.#endWhenDrained();
@@ -568,7 +570,7 @@ export class Connection implements StreamHost {
         for (const stream of this.#streams.values()) {
           stream.sendWindow += change;
           if (stream.sendWindow > WINDOW_BYTES_MAX) throw new ConnectionError(H2Code.FLOW_CONTROL_ERROR, "window too large");
-          if (change > 0) this.enqueue(stream);
+          if (stream.sendable) this.#putWaiting(stream);
         }
         return;
       }
@@ -623,6 +625,7 @@ export class Connection implements StreamHost {
     if (!this.#streams.delete(stream.id)) return;
     this.writeReset(stream.id, code);
     this.#remember(stream.id);
+    this.#dropWaiting(stream);
     stream.drop();
     this.#spendReset();
     this.#endWhenDrained();
@@ -714,16 +717,7 @@ export class Connection implements StreamHost {
 
   enqueue(stream: Stream): void {
     if (this.queuedBytes > CONGESTED_BYTES) this.#congested = true;
-    if (stream.sendable && !stream.waiting) {
-      stream.waiting = true;
-      const last = this.#lastWaiting;
-      if (last === undefined) stream.nextWaiting = stream;
-      else {
-        stream.nextWaiting = last.nextWaiting;
-        last.nextWaiting = stream;
-      }
-      this.#lastWaiting = stream;
-    }
+    if (stream.sendable) this.#putWaiting(stream);
     this.#pump();
   }
 
@@ -731,8 +725,9 @@ export class Connection implements StreamHost {
   #pump(): void {
     if (this.#pumping || this.#dead) return;
     this.#pumping = true;
-    while (this.#lastWaiting !== undefined && this.sendWindow > 0 && this.#output.room > 0) {
-      const stream = this.#takeWaiting(this.#lastWaiting);
+    while (this.#firstWaiting !== undefined && this.sendWindow > 0 && this.#output.room > 0) {
+      const stream = this.#firstWaiting;
+      this.#dropWaiting(stream);
       if (!stream.sendable) continue;
       stream.sendSome();
       if (stream.sendable) this.#putWaiting(stream);
@@ -741,25 +736,34 @@ export class Connection implements StreamHost {
     if (this.#congested && this.queuedBytes < CONGESTED_BYTES / 2) this.#relieve();
   }
 
-  #takeWaiting(last: Stream): Stream {
-    const first = last.nextWaiting as Stream;
-    if (first === last) this.#lastWaiting = undefined;
-    else last.nextWaiting = first.nextWaiting;
-    first.nextWaiting = undefined;
-    first.waiting = false;
-    return first;
+  /** At the end of the ring. */
+  #putWaiting(stream: Stream): void {
+    if (stream.nextWaiting !== undefined) return;
+    const first = this.#firstWaiting;
+    if (first === undefined) {
+      this.#firstWaiting = stream;
+      stream.nextWaiting = stream;
+      stream.previousWaiting = stream;
+      return;
+    }
+    const last = first.previousWaiting as Stream;
+    stream.previousWaiting = last;
+    stream.nextWaiting = first;
+    last.nextWaiting = stream;
+    first.previousWaiting = stream;
   }
 
-  #putWaiting(stream: Stream): void {
-    if (stream.waiting) return;
-    stream.waiting = true;
-    const last = this.#lastWaiting;
-    if (last === undefined) stream.nextWaiting = stream;
+  #dropWaiting(stream: Stream): void {
+    const { nextWaiting: next, previousWaiting: previous } = stream;
+    if (next === undefined || previous === undefined) return;
+    if (next === stream) this.#firstWaiting = undefined;
     else {
-      stream.nextWaiting = last.nextWaiting;
-      last.nextWaiting = stream;
+      next.previousWaiting = previous;
+      previous.nextWaiting = next;
+      if (this.#firstWaiting === stream) this.#firstWaiting = next;
     }
-    this.#lastWaiting = stream;
+    stream.nextWaiting = undefined;
+    stream.previousWaiting = undefined;
   }
 
   /** The client has read on: what was held back goes to the calls. */
@@ -773,7 +777,7 @@ export class Connection implements StreamHost {
 
   /** What the socket took at once makes room without any event to tell so. Others get their turn in between. */
   #afterFlush(): void {
-    if (this.#lastWaiting === undefined || this.#pumpScheduled || this.sendWindow <= 0) return;
+    if (this.#firstWaiting === undefined || this.#pumpScheduled || this.sendWindow <= 0) return;
     this.#pumpScheduled = true;
     setImmediate(() => {
       this.#pumpScheduled = false;

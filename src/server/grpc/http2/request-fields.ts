@@ -44,7 +44,8 @@ const KINDS = new Map<string, number>([
 ]);
 
 const NAME = /^[!#$%&'*+\-.^_`|~0-9a-z]+$/;
-const CONTROL = /[\x00-\x08\x0a-\x1f\x7f]/;
+/** Anything but tab, printable characters and bytes beyond ASCII. */
+const CONTROL = /[^\t\x20-\x7e\x80-\xff]/;
 const DIGITS = /^\d{1,15}$/;
 
 /** One per connection, used again for each block. */

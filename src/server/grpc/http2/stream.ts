@@ -68,9 +68,9 @@ export class Stream implements GrpcCall {
   private ending: { readonly code: number; readonly message: string; readonly resetCode: H2Code } | undefined;
   /** The handler was told to wait. */
   private blocked = false;
-  /** In the ring of streams that have something to send. */
-  waiting = false;
+  /** Its neighbours in the ring of streams that have something to send; undefined while it is not in there. The ring belongs to the connection. */
   nextWaiting: Stream | undefined;
+  previousWaiting: Stream | undefined;
 
   paused = false;
   /** What came while nothing was handed over, and how much that is. */
@@ -182,7 +182,12 @@ export class Stream implements GrpcCall {
       return true;
     }
     this.deliver(bytes, from, to);
-    if (end) this.handler?.ended();
+    if (!end || this.localClosed) return true;
+    if (this.paused) {
+      // Paused by what it was just given.
+      this.inbox = [];
+      this.endHeld = true;
+    } else this.handler?.ended();
     return true;
   }
 
