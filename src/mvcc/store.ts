@@ -24,6 +24,7 @@ import {
   type TxnResponse,
 } from "../api/index.ts";
 import type { BackendBatch } from "../backend/backend.ts";
+import { RowSpace } from "../backend/row-spaces.ts";
 import { assert } from "../base/assert.ts";
 import { type KeyString, keyStringOf } from "../base/bytes.ts";
 import { type LeaseId, NO_LEASE, type Revision } from "../base/ids.ts";
@@ -37,7 +38,7 @@ import { CompactionHashes, HistoryHash, type RevisionHash } from "./hash.ts";
 import { type HistoryLimits, type HistoryPage, type HistoryParts, hashHistory, readHistory } from "./history.ts";
 import { endOf, RangeRead, rangeSingle, responseHeader } from "./range.ts";
 import { RecentChanges } from "./recent-changes.ts";
-import { isRowKey, isTombstoneKey, mainOf, type RevisionPosition, rowKeyFrom, subOf } from "./revision.ts";
+import { isRowKey, isTombstoneKey, mainOf, type RevisionPosition, subOf } from "./revision.ts";
 import { RowArena, type StoredPair } from "./row.ts";
 import { LOAD_CHUNK_ROWS, missing, type PinnedRows, Rows } from "./rows.ts";
 import { Readers, Slicer } from "./slices.ts";
@@ -585,7 +586,7 @@ async function readAll(options: MvccOptions): Promise<Opened> {
   let revision = FIRST_REVISION;
   let bytesInUse = 0;
   let count = 0;
-  const walk = backend.iterate({ gte: rowKeyFrom(0), lt: rowKeyFrom(Number.MAX_SAFE_INTEGER) });
+  const walk = backend.iterate({ gte: Uint8Array.of(RowSpace.revision), lt: Uint8Array.of(RowSpace.revision + 1) });
   // The backend reads the next rows while these are looked at.
   let reading = walk.next(OPEN_ROWS, OPEN_BYTES);
   try {
