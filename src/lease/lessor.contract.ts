@@ -14,6 +14,8 @@ export interface LessorFace {
   exists(id: LeaseId): boolean;
   /** Keys attached, ascending; throws lease-not-found. */
   keysOf(id: LeaseId): KeyString[];
+  /** The same without copy and order, for walking at once; nothing for an unknown lease. */
+  attachedKeys(id: LeaseId): Iterable<KeyString>;
   /** Removes the lease and all its attachments. */
   revoke(id: LeaseId): void;
   /** Moves `key` to `id`; NO_LEASE detaches. */

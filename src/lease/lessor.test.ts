@@ -79,6 +79,7 @@ describe("attachments", () => {
     leases.attach(key("aa"), id(2));
     expect(leases.keysOf(id(1))).toEqual(["a", "b", "\xff"]);
     expect(leases.keysOf(id(2))).toEqual(["aa"]);
+    expect([1, 2, 3].map((one) => [...leases.attachedKeys(id(one))].sort())).toEqual([["a", "b", "\xff"], ["aa"], []]);
     expect(leases.leaseOf(key("aa"))).toBe(2n);
     leases.attach(key("aa"), NO_LEASE);
     leases.attach(key("aa"), NO_LEASE);

@@ -27,6 +27,8 @@ export const LEASE_MUTANTS: readonly string[] = [
   "checkpoint-race-unseen",
 ];
 
+const NO_KEYS: readonly KeyString[] = [];
+
 export interface LessorOptions {
   /** Shorter grants are raised to this: {@link minimumTtlSeconds}. */
   readonly minTtlSeconds: number;
@@ -96,6 +98,12 @@ export class Lessor implements LessorFace {
     const { keys } = this.#find(id);
     if (keys === undefined) return [];
     return typeof keys === "string" ? [keys] : [...keys].sort();
+  }
+
+  attachedKeys(id: LeaseId): Iterable<KeyString> {
+    const keys = this.#leases.get(id)?.keys;
+    if (keys === undefined) return NO_KEYS;
+    return typeof keys === "string" ? [keys] : keys;
   }
 
   /** Throws lease-not-found. */
