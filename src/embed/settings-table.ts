@@ -57,7 +57,6 @@ const DISCOVERY = "cluster discovery";
 const TRACING = "distributed tracing";
 const AUTH_TUNING = "configuration of authentication";
 const ROTATION = "log rotation";
-const GRPC = "gRPC is not served yet";
 const PEER_TIMEOUTS = "connections between members are watched by heartbeats of their own";
 
 export const DEFAULT_NAME = "default";
@@ -127,7 +126,7 @@ export const SETTINGS = {
     kind: "urls",
     default: [],
     section: "Member",
-    help: "Where to listen for HTTP clients only; --listen-client-urls then serves gRPC only, which is not there yet.",
+    help: "Where to listen for HTTP clients only; --listen-client-urls then serves gRPC only.",
   },
   "max-snapshots": {
     kind: "integer",
@@ -196,28 +195,24 @@ export const SETTINGS = {
     default: 4_294_967_295,
     section: "Member",
     help: "Streams that one client connection may have open.",
-    noEffect: GRPC,
   },
   "grpc-keepalive-min-time": {
     kind: "duration",
     default: 5000,
     section: "Member",
     help: "Shortest time between two pings of a client; one that pings more often is disconnected.",
-    noEffect: GRPC,
   },
   "grpc-keepalive-interval": {
     kind: "duration",
     default: 7_200_000,
     section: "Member",
     help: "Time between two pings of the server to a silent client (0: none).",
-    noEffect: GRPC,
   },
   "grpc-keepalive-timeout": {
     kind: "duration",
     default: 20_000,
     section: "Member",
     help: "How long to wait for the answer to a ping before the connection is closed (0: no end).",
-    noEffect: GRPC,
   },
   "socket-reuse-port": {
     kind: "switch",
