@@ -151,7 +151,7 @@ export class Execution {
     let prevKv: KeyValue | undefined;
     if (request.prevKv || request.ignoreValue || request.ignoreLease) {
       const present = index.find(key) && index.version !== 0 ? rows.loadNow(index.main, index.sub) : undefined;
-      if (request.prevKv) prevKv = present?.toKeyValue();
+      if (request.prevKv) prevKv = present?.keyValue;
       if (request.ignoreValue) value = present?.valueBytes ?? EMPTY_BYTES;
       if (request.ignoreLease) lease = present?.lease ?? NO_LEASE;
     }
@@ -174,7 +174,7 @@ export class Execution {
     if (request.rangeEnd.length === 0) {
       const deleted = index.remove(from, main, sub);
       if (deleted) {
-        if (request.prevKv) prevKvs.push(rows.loadNow(index.main, index.sub).toKeyValue());
+        if (request.prevKv) prevKvs.push(rows.loadNow(index.main, index.sub).keyValue);
         this.#bury(from, sub, this.#previous(from, main));
       }
       return { header: responseHeader(this.revision), deleted: deleted ? 1 : 0, prevKvs };
@@ -187,7 +187,7 @@ export class Execution {
     for (let i = 0; i < length; i += 1) {
       const key = keys[i] as KeyString;
       const previous = { main: mains[i] as number, sub: subs[i] as number };
-      if (request.prevKv) prevKvs.push(rows.loadNow(previous.main, previous.sub).toKeyValue());
+      if (request.prevKv) prevKvs.push(rows.loadNow(previous.main, previous.sub).keyValue);
       this.#bury(key, sub + i, previous.main === main ? this.#visibleBefore(key, main) : previous);
     }
     return { header: responseHeader(this.revision), deleted: length, prevKvs };

@@ -64,7 +64,7 @@ export function rangeSingle(
   if (isFromIndex(request)) return { header, kvs: [pairWithoutValue(key, main, create, version)], more: false, count: 1 };
   const pair = load ? rows.loadNow(main, sub) : rows.peek(main, sub);
   if (pair === undefined) return undefined;
-  return { header, kvs: [request.keysOnly ? withoutValue(pair.toKeyValue()) : pair.toKeyValue()], more: false, count: 1 };
+  return { header, kvs: [request.keysOnly ? withoutValue(pair.keyValue) : pair.keyValue], more: false, count: 1 };
 }
 
 /** True if the answer needs no rows: without values, and then without leases either (quirk 8). */
@@ -141,7 +141,7 @@ export class RangeRead {
     this.#cut();
     const kvs: KeyValue[] = [];
     for (let n = 0; n < this.#length; n += 1) {
-      const kv = this.#ready(n) ?? this.#rows.peek(this.#mainAt(n), this.#subAt(n))?.toKeyValue();
+      const kv = this.#ready(n) ?? this.#rows.peek(this.#mainAt(n), this.#subAt(n))?.keyValue;
       if (kv === undefined) return undefined;
       kvs.push(kv);
     }
@@ -158,7 +158,7 @@ export class RangeRead {
     this.#sort()?.run(ALL);
     this.#cut();
     const kvs: KeyValue[] = [];
-    for (let n = 0; n < this.#length; n += 1) kvs.push(this.#ready(n) ?? rows.loadNow(this.#mainAt(n), this.#subAt(n)).toKeyValue());
+    for (let n = 0; n < this.#length; n += 1) kvs.push(this.#ready(n) ?? rows.loadNow(this.#mainAt(n), this.#subAt(n)).keyValue);
     return this.#response(headerRevision, count, kvs);
   }
 
@@ -249,7 +249,7 @@ export class RangeRead {
     for (let i = 0; i < mains.length; i += 1) {
       const pair = load(mains[i] as number, subs[i] as number);
       if (pair === undefined) return false;
-      values.push(pair.toKeyValue());
+      values.push(pair.keyValue);
     }
     this.#values = values;
     return true;
@@ -299,7 +299,7 @@ export class RangeRead {
         subs.push(this.#subAt(n));
       }
       const pairs = await this.#rows.loadMany(mains, subs, keep);
-      for (const pair of pairs) kvs.push(pair.toKeyValue());
+      for (const pair of pairs) kvs.push(pair.keyValue);
       // What was all in memory resolved without a turn of the event loop.
       if (slicer.due) await slicer.pause();
       else slicer.throwIfAborted();

@@ -105,8 +105,8 @@ export class RowArena {
 
 /**
  * A stored pair as the store keeps it: where its message lies in some memory, and the numbers of it. The views that a KeyValue needs are
- * made when one is asked for: kept in the cache, they would cost more than most values. Not a KeyValue, on purpose, not even in shape:
- * answers are plain objects.
+ * made when the pair is read: they cost more than most values, and most of what is written is not read soon. Not a KeyValue, on purpose,
+ * not even in shape: answers are plain objects.
  */
 export class StoredPair {
   readonly createRevision: number;
@@ -120,6 +120,7 @@ export class StoredPair {
   readonly #keyTo: number;
   readonly #valueFrom: number;
   readonly #valueTo: number;
+  #kv: KeyValue | undefined = undefined;
 
   /** The message is `bytes[from, to)`; the other places are inside it. Without a value, `valueFrom` is `valueTo`. */
   constructor(
@@ -168,7 +169,13 @@ export class StoredPair {
     return this.#valueFrom === this.#valueTo ? EMPTY_BYTES : view(this.#bytes, this.#valueFrom, this.#valueTo);
   }
 
-  /** The message, with its wire form; views of the pair's memory. */
+  /** The message for an answer: made once, because what is read is read again. Whoever gets it must not change it. */
+  get keyValue(): KeyValue {
+    this.#kv ??= this.toKeyValue();
+    return this.#kv;
+  }
+
+  /** A message of one's own, with its wire form; views of the pair's memory. */
   toKeyValue(): KeyValue {
     return {
       key: this.keyBytes,

@@ -483,9 +483,9 @@ export class MvccStore {
   }
 
   #unlessCompacted(pair: StoredPair | undefined, main: number, sub: number): KeyValue | undefined {
-    if (main > this.#compactRevision) return (pair ?? missing(main, sub)).toKeyValue();
+    if (main > this.#compactRevision) return (pair ?? missing(main, sub)).keyValue;
     if (pair === undefined) return undefined;
-    return this.#index.isKept(pair.keyString, main, sub, this.#compactRevision) ? pair.toKeyValue() : undefined;
+    return this.#index.isKept(pair.keyString, main, sub, this.#compactRevision) ? pair.keyValue : undefined;
   }
 
   #putNeeds(request: PutRequest, mains: number[], subs: number[]): void {

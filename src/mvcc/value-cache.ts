@@ -8,8 +8,8 @@
  */
 import { RowArena, type StoredPair } from "./row.ts";
 
-/** What a pair costs besides its bytes: the object, its share of a slab, the map entry. */
-export const CACHED_PAIR_OVERHEAD_BYTES = 240;
+/** What a pair costs besides its bytes: the object, the map entry, and, about every other time, the message made for answers. */
+export const CACHED_PAIR_OVERHEAD_BYTES = 400;
 /** Maps per generation (a power of two): a map of a hundred thousand entries would stop the world while it grows. */
 const SHARDS = 64;
 

@@ -114,26 +114,29 @@ async function flush(store: MvccStore, backend: Backend, batch: BackendBatch): P
   return createBatch();
 }
 
-/** Rounds of puts as the applier makes them; the time of the backend's write is not counted. */
+/** Rounds of puts as the applier makes them; the time of the backend's write is not counted. The median is what a round takes undisturbed. */
 async function puts(name: string, store: MvccStore, backend: Backend, count: number, requestOf: (i: number) => PutRequest): Promise<void> {
-  let spent = 0;
-  let best = Number.POSITIVE_INFINITY;
+  const rounds: number[] = [];
   let batch = createBatch();
   for (let from = 0; from < count; from += BATCH_REQUESTS) {
     const requests = Array.from({ length: BATCH_REQUESTS }, (_, i) => requestOf(from + i));
     const start = performance.now();
     for (const request of requests) store.put(request, leases, batch);
-    const ms = performance.now() - start;
-    spent += ms;
-    best = Math.min(best, ms);
+    let ms = performance.now() - start;
     const written = batch;
     await backend.write(written);
     const after = performance.now();
     store.written(written);
-    spent += performance.now() - after;
+    ms += performance.now() - after;
+    rounds.push((ms / BATCH_REQUESTS) * 1000);
     batch = createBatch();
   }
-  report(name, `${((spent / count) * 1000).toFixed(2)} us (best round ${((best / BATCH_REQUESTS) * 1000).toFixed(2)})`);
+  rounds.sort((a, b) => a - b);
+  const mean = rounds.reduce((sum, us) => sum + us, 0) / rounds.length;
+  report(
+    name,
+    `${(rounds[rounds.length >> 1] ?? 0).toFixed(2)} us (mean ${mean.toFixed(2)}, fastest round ${(rounds[0] ?? 0).toFixed(2)})`,
+  );
 }
 
 function putOf(number: number): PutRequest {
