@@ -3,15 +3,12 @@
  * the record itself is checked; with UPDATE=1 it is then written anew.
  */
 import { readFileSync, writeFileSync } from "node:fs";
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { type EtcdServer, startEtcd } from "../../src/embed/start-etcd.ts";
 import { ORACLE_ETCD, ORACLE_MISSING, OracleEtcd } from "../support/oracle-etcd.ts";
 import { REQUESTS, type Send } from "./etcd-answers.ts";
 import { H2Client } from "./h2-client.ts";
+import { type TestMember, testMember } from "./member.ts";
 
 const GOLDEN = fileURLToPath(new URL("../golden/grpc-answers.jsonl", import.meta.url));
 const MEMBER_PORT = 24660;
@@ -116,27 +113,14 @@ const DIFFERENT: Readonly<Record<string, { readonly why: string; readonly ours: 
 };
 
 describe("the answers to requests of every kind", () => {
-  let member: EtcdServer;
-  let directory: string;
+  let member: TestMember;
 
   beforeAll(async () => {
-    directory = await mkdtemp(join(tmpdir(), "holdfast-grpc-answers-"));
-    const [client, peer] = [`http://127.0.0.1:${MEMBER_PORT}`, `http://127.0.0.1:${MEMBER_PORT + 1}`];
-    member = await startEtcd({
-      name: "default",
-      dataDir: directory,
-      listenClientUrls: client,
-      advertiseClientUrls: client,
-      listenPeerUrls: peer,
-      initialAdvertisePeerUrls: peer,
-      initialCluster: `default=${peer}`,
-    } as Parameters<typeof startEtcd>[0]);
-    await member.ready;
+    member = await testMember(MEMBER_PORT, { name: "default", initialCluster: `default=http://127.0.0.1:${MEMBER_PORT + 1}` });
   });
 
   afterAll(async () => {
-    await member.close();
-    await rm(directory, { recursive: true, force: true });
+    await member[Symbol.asyncDispose]();
   });
 
   it("are etcd's, but for the differences we want", async () => {
