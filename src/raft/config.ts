@@ -32,6 +32,11 @@ export interface RaftConfig {
    * above the stored commit index, the commit index starts there: what is applied was committed.
    */
   readonly applied: LogIndex;
+  /**
+   * This member has lost its log (or part of it), and with it what it had promised: it starts with an empty one, does not vote and does not
+   * campaign until it is healed. See `RawNodeFace.admit`.
+   */
+  readonly quarantined?: boolean | undefined;
   /** Names from `RAFT_MUTANTS`: breakages for the mutant run; undefined in production. */
   readonly mutants?: ReadonlySet<string> | undefined;
   /** Hears of role changes, refused messages, truncations and the like; see `trace.ts`. */

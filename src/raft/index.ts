@@ -39,7 +39,7 @@ export type {
   VoteResponse,
 } from "./message.ts";
 export { RAFT_MUTANTS, type RaftMutant } from "./mutants.ts";
-export { READS_PENDING_MAX } from "./raft.ts";
+export { READS_PENDING_MAX, type ResetOutcome } from "./raft.ts";
 export { type AppendTicket, type AppendWork, RawNode, type RawNodeFace, type Ready } from "./raw-node.ts";
 export type {
   PeerStatus,

@@ -49,8 +49,8 @@ export class MemoryStorage implements RaftStorage {
     return this.#baseIndex + this.#entries.length;
   }
 
-  snapshot(): SnapshotMetadata | undefined {
-    return this.#snapshot;
+  snapshot(from: LogIndex = 0): SnapshotMetadata | undefined {
+    return this.#snapshot === undefined || this.#snapshot.index < from ? undefined : this.#snapshot;
   }
 
   setHardState(hardState: HardState): void {

@@ -53,6 +53,12 @@ export const RAFT_MUTANTS = [
   "commit-unlearned-from-confs",
   /** Accepts proposals while leadership is being transferred and tells the target to campaign before it has caught up (BR27). */
   "transfer-without-catch-up",
+  /** A member that lost its log votes before it is healed (BW20). */
+  "quarantined-votes",
+  /** A member that lost its log counts in quorums as soon as the leader knows that. */
+  "reset-unmuted",
+  /** What a member acknowledged before it lost its log still counts. */
+  "former-acks-count",
 ] as const;
 
 export type RaftMutant = (typeof RAFT_MUTANTS)[number];

@@ -47,6 +47,20 @@ export const READS_PENDING_MAX = 4096;
 /** Page size when looking through committed entries for configuration changes. */
 const SCAN_BYTES = 1024 * 1024;
 
+/** Says at which term, and from which index on, a member that began anew is admitted; or why not now. */
+export type ResetOutcome =
+  | { readonly term: Term; readonly fence: LogIndex }
+  /** This member does not lead (any more). */
+  | "not-leader"
+  /** That one is in no role in the configuration. */
+  | "unknown-member"
+  /** The others, without all that are in the same situation, are no majority: nothing could be committed without it. */
+  | "no-quorum"
+  | "transferring"
+  | "over-limit";
+
+const NOT_ADMITTED = { leader: NO_MEMBER, term: 0, fence: 0 } as const;
+
 const NO_BYTES = new Uint8Array(0);
 const NO_ENTRIES: readonly Entry[] = Object.freeze([]);
 
@@ -119,6 +133,12 @@ export class Raft {
   /** Leader: `flush` should look for appends to send. */
   #appendsDue = false;
 
+  /**
+   * This member has lost what it had promised (its log, its term, its vote) and must not vote before that can do no harm any more. Until a
+   * leader has told its fence (`leader` is not NO_MEMBER) it hears nobody; then that leader in that term. See docs/adr/0004-healing.md.
+   */
+  #quarantine: { readonly leader: MemberId; readonly term: Term; readonly fence: LogIndex } | undefined;
+
   /** Follower: proposals for the leader, sent as one message by `flush`. */
   #forward: Payload[] = [];
   #forwardBytes = 0;
@@ -143,6 +163,9 @@ export class Raft {
   readonly #nextBelowMatch: boolean;
   readonly #snapshotWithoutConf: boolean;
   readonly #transferWithoutCatchUp: boolean;
+  readonly #quarantinedVotes: boolean;
+  readonly #resetUnmuted: boolean;
+  readonly #formerAcksCount: boolean;
 
   constructor(config: RaftConfig, storage: RaftStorage, random: Random) {
     assertConfig(config);
@@ -166,6 +189,9 @@ export class Raft {
     this.#nextBelowMatch = mutant("next-below-match");
     this.#snapshotWithoutConf = mutant("snapshot-without-conf");
     this.#transferWithoutCatchUp = mutant("transfer-without-catch-up");
+    this.#quarantinedVotes = mutant("quarantined-votes");
+    this.#resetUnmuted = mutant("reset-unmuted");
+    this.#formerAcksCount = mutant("former-acks-count");
 
     this.id = config.id;
     this.#config = config;
@@ -196,6 +222,7 @@ export class Raft {
     this.vote = hardState.vote;
     this.#durableTerm = hardState.term;
     this.#durableVote = hardState.vote;
+    if (config.quarantined === true) this.#quarantine = NOT_ADMITTED;
     this.#voteHold = config.readMode === "lease" && hardState.term > 0 ? config.electionTimeoutTicks : 0;
     this.#drawElectionTimeout();
   }
@@ -211,6 +238,7 @@ export class Raft {
   step(message: Message): StepOutcome {
     if (!isWellFormed(message) || message.from === NO_MEMBER) return this.#ignore(message, "malformed");
     if (message.to !== this.id || message.from === this.id) return this.#ignore(message, "wrong-addressee");
+    if (this.#quarantine !== undefined && !this.#passesQuarantine(message)) return this.#ignore(message, "quarantined");
     if (message.term > this.term) {
       if (message.type === "vote-request") {
         if (this.#refusesVotes(message)) return this.#ignore(message, "lease");
@@ -234,7 +262,8 @@ export class Raft {
         return this.#handleAppendRequest(message);
       case "heartbeat": {
         if (!this.#followLeader(message)) return "ignored";
-        if (this.log.commitTo(message.commit)) this.#traceCommit();
+        // To a member in quarantine it may have been sent before the leader knew that it began anew; appends tell the commit index, too.
+        if (this.#quarantine === undefined && this.log.commitTo(message.commit)) this.#traceCommit();
         this.#send({ type: "heartbeat-response", from: this.id, to: message.from, term: this.term, round: message.round });
         return "ok";
       }
@@ -364,6 +393,77 @@ export class Raft {
     this.#traceProgress(peer);
   }
 
+  /**
+   * Leader: the member `id` has lost its log and has begun anew with an empty one. From now on nothing counts that it said before; and it counts in
+   * no quorum until an entry that is appended now (`fence`, for the state machine) is committed by the others. Then no candidate can win any more that
+   * has a vote from its former life (docs/adr/0004-healing.md). It gets a snapshot at or behind that entry.
+   */
+  resetProgress(id: MemberId, fence: Uint8Array): ResetOutcome {
+    if (this.role !== "leader" || this.#resigning) return "not-leader";
+    const peer = this.tracker.progress(id);
+    if (peer === undefined || id === this.id) return "unknown-member";
+    if (!this.tracker.hasQuorumWithout(id)) return "no-quorum";
+    if (this.transferee !== NO_MEMBER) return "transferring";
+    if (this.#overLimit(fence.byteLength)) return "over-limit";
+    this.#push("normal", fence, undefined);
+    const index = this.log.last;
+    this.tracker.beginAnew(peer, index, !this.#resetUnmuted);
+    this.#trace?.({ type: "fenced", peer: id, fence: index });
+    return { term: this.term, fence: index };
+  }
+
+  /**
+   * In quarantine: the leader of `term` has reset its view of this member, and appended `fence` after that. From now on it is heard. False: the answer is
+   * of an older term than one this member has been in.
+   */
+  admit(leader: MemberId, term: Term, fence: LogIndex): boolean {
+    assert(this.#quarantine !== undefined, "only a member in quarantine is admitted");
+    assert(leader !== NO_MEMBER && leader !== this.id && fence > 0, "another member admits, with a fence");
+    if (term < this.term) return false;
+    if (term > this.term) this.#becomeFollower(term, leader);
+    // It may have voted in this term in its former life. Nobody but its leader can win it; a vote for that one is no second vote.
+    if (this.vote === NO_MEMBER) this.vote = leader;
+    assert(this.vote === leader && (this.leader === NO_MEMBER || this.leader === leader), "one leader per term", { term });
+    this.leader = leader;
+    this.#electionElapsed = 0;
+    this.#quarantine = { leader, term, fence };
+    this.#trace?.({ type: "quarantine", phase: "admitted", leader, term, fence });
+    return true;
+  }
+
+  /** In quarantine, and it may end: this member has everything that it may ever have promised, and its former votes are void. */
+  get healed(): boolean {
+    const quarantine = this.#quarantine;
+    if (quarantine === undefined || quarantine.leader === NO_MEMBER || quarantine.term !== this.term) return false;
+    const { log } = this;
+    // All of it durable, so that a crash does not forget it again.
+    return (
+      log.applied >= quarantine.fence && log.durable >= quarantine.fence && log.unstable.snapshot === undefined && this.#hardStateDurable
+    );
+  }
+
+  /** The owner has made durable that the quarantine is over. */
+  endQuarantine(): void {
+    const quarantine = this.#quarantine;
+    assert(quarantine !== undefined && this.healed, "only a healed member leaves quarantine");
+    this.#quarantine = undefined;
+    this.#electionElapsed = 0;
+    this.#trace?.({ type: "quarantine", phase: "ended", ...quarantine });
+  }
+
+  get quarantined(): boolean {
+    return this.#quarantine !== undefined;
+  }
+
+  /** The fence's leader of its term is the only one heard; a snapshot of a lower index was begun for the former life. */
+  #passesQuarantine(message: Message): boolean {
+    const { leader, term, fence } = this.#quarantine ?? NOT_ADMITTED;
+    if (this.#quarantinedVotes && message.type === "vote-request") return true;
+    if (leader === NO_MEMBER || message.from !== leader || message.term !== term) return false;
+    if (message.type === "snapshot") return message.snapshot.metadata.index >= fence;
+    return message.type === "append-request" || message.type === "heartbeat";
+  }
+
   /** Appends up to `sequence` are durable, and storage has them. */
   appended(sequence: number, ticketIndex: LogIndex): void {
     const done = this.log.completeAppend(sequence);
@@ -417,6 +517,7 @@ export class Raft {
       leader: this.leader,
       role: this.role,
       transferee: this.transferee,
+      quarantined: this.#quarantine !== undefined,
       progress: leading
         ? this.tracker.peers.map(({ id, match, next, state, learner, recentActive }) => ({ id, match, next, state, learner, recentActive }))
         : [],
@@ -470,7 +571,7 @@ export class Raft {
     if (this.#voteHold > 0) this.#voteHold -= 1;
     if (this.#electionElapsed < this.#electionTimeout) return;
     this.#electionElapsed = 0;
-    if (this.tracker.isVoter(this.id) || this.#removedCampaigns) {
+    if ((this.tracker.isVoter(this.id) || this.#removedCampaigns) && this.#quarantine === undefined) {
       this.#campaignIfAllowed(false);
     } else if (this.leader !== NO_MEMBER) {
       // It will not find out by campaigning.
@@ -585,7 +686,7 @@ export class Raft {
     this.#drawElectionTimeout();
     if (this.transferee !== NO_MEMBER) this.#endTransfer();
     this.tracker.resetVotes();
-    for (const peer of this.tracker.peers) peer.reset(this.log.last);
+    this.tracker.resetProgress(this.log.last);
     const unanswered = this.#reads.clear();
     if (unanswered > 0) this.#trace?.({ type: "reads-dropped", count: unanswered });
     this.#termStart = 0;
@@ -617,7 +718,9 @@ export class Raft {
   // ---------------------------------------------------------------------------------------------------------------- elections
 
   #campaignIfAllowed(transfer: boolean): void {
-    if (!this.tracker.isVoter(this.id) && !this.#removedCampaigns) {
+    if (this.#quarantine !== undefined) {
+      this.#trace?.({ type: "campaign-held", reason: "quarantined" });
+    } else if (!this.tracker.isVoter(this.id) && !this.#removedCampaigns) {
       this.#trace?.({ type: "campaign-held", reason: "not-voter" });
     } else if (this.log.unstable.snapshot !== undefined) {
       this.#trace?.({ type: "campaign-held", reason: "snapshot-pending" });
@@ -979,10 +1082,14 @@ export class Raft {
     if (this.log.term(index) !== this.term && !this.#commitOldTerm) return false;
     this.log.commitTo(index);
     this.#traceCommit();
+    // Who counts again may have more than the others.
+    if (this.tracker.unmute(index)) this.#maybeCommit();
     return true;
   }
 
   #handleAppendResponse(response: AppendResponse, peer: Progress): StepOutcome {
+    // Said before it lost its log.
+    if (response.index < peer.fence && !this.#formerAcksCount) return this.#ignore(response, "former-life");
     peer.recentActive = true;
     if (response.rejected) {
       // Both sides skip a whole term per round trip: the follower's guess is the end of its entries of at most prevTerm, and the
@@ -1052,7 +1159,7 @@ export class Raft {
       while (!peer.isPaused()) {
         const { next } = peer;
         const prevTerm = this.log.term(next - 1);
-        if (prevTerm === undefined) {
+        if (prevTerm === undefined || next <= peer.fence) {
           this.#sendSnapshot(peer);
           break;
         }
@@ -1090,8 +1197,9 @@ export class Raft {
   #sendSnapshot(peer: Progress): void {
     // Not to one that does not answer; and what cannot be continued from the log is no help. Both are tried again later.
     if (!peer.recentActive) return;
-    const metadata = this.#storage.snapshot();
+    const metadata = this.#storage.snapshot(peer.fence);
     if (metadata === undefined || metadata.index + 1 < this.log.firstIndex() || metadata.index <= peer.match) return;
+    if (metadata.index < peer.fence) return;
     assert(metadata.index <= this.log.committed, "a snapshot holds only committed entries", { index: metadata.index });
     this.#send({ type: "snapshot", from: this.id, to: peer.id, term: this.term, snapshot: { metadata } });
     peer.becomeSnapshot(metadata.index);

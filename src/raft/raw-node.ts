@@ -4,7 +4,7 @@ import type { Random } from "../base/random.ts";
 import type { RaftConfig } from "./config.ts";
 import type { ConfChange, ConfState, Entry, HardState, Snapshot } from "./entry.ts";
 import type { Message } from "./message.ts";
-import { Raft } from "./raft.ts";
+import { Raft, type ResetOutcome } from "./raft.ts";
 import type { ProposeConfChangeOutcome, ProposeOutcome, RaftStatus, ReadState, Role, SoftState, StepOutcome } from "./status.ts";
 import type { RaftStorage } from "./storage.ts";
 
@@ -68,6 +68,16 @@ export interface RawNodeFace {
   reportUnreachable(peer: MemberId): void;
   /** Must follow every snapshot message that was sent or dropped: until then nothing else goes to that peer. */
   reportSnapshot(peer: MemberId, outcome: "received" | "failed"): void;
+  /**
+   * Leader: member `id` says that it lost its log and begins anew. `fence` is proposed as an ordinary entry. The answer is for that member
+   * (see `admit`); it must come to it as the answer to a question that it asked in its present life.
+   */
+  resetProgress(id: MemberId, fence: Uint8Array): ResetOutcome;
+  /** In quarantine (`RaftConfig.quarantined`): what `resetProgress` of that leader answered. False when it is out of date. May be called again. */
+  admit(leader: MemberId, term: Term, fence: LogIndex): boolean;
+  /** The quarantine may end: make that durable, then call `endQuarantine`. */
+  readonly healed: boolean;
+  endQuarantine(): void;
   /** True when `ready()` would hand out work. Cheap. */
   hasReady(): boolean;
   /** Hands out each piece of work exactly once. */
@@ -155,6 +165,26 @@ export class RawNode implements RawNodeFace {
 
   reportSnapshot(peer: MemberId, outcome: "received" | "failed"): void {
     this.#raft.reportSnapshot(peer, outcome);
+  }
+
+  resetProgress(id: MemberId, fence: Uint8Array): ResetOutcome {
+    const outcome = this.#raft.resetProgress(id, fence);
+    this.#check();
+    return outcome;
+  }
+
+  admit(leader: MemberId, term: Term, fence: LogIndex): boolean {
+    const admitted = this.#raft.admit(leader, term, fence);
+    this.#check();
+    return admitted;
+  }
+
+  get healed(): boolean {
+    return this.#raft.healed;
+  }
+
+  endQuarantine(): void {
+    this.#raft.endQuarantine();
   }
 
   hasReady(): boolean {

@@ -36,6 +36,8 @@ export interface RaftStatus {
   readonly leader: MemberId;
   readonly role: Role;
   readonly transferee: MemberId;
+  /** It has lost its log, is being healed, and does not vote. */
+  readonly quarantined: boolean;
   /** Only on the leader, ascending by id, this member included. */
   readonly progress: readonly PeerStatus[];
 }

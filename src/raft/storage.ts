@@ -15,6 +15,6 @@ export interface RaftStorage {
   term(index: LogIndex): Term | undefined;
   firstIndex(): LogIndex;
   lastIndex(): LogIndex;
-  /** The newest snapshot that may be sent to a follower; undefined while one is being made (raft asks again later). */
-  snapshot(): SnapshotMetadata | undefined;
+  /** The newest snapshot that may be sent to a follower, at `from` or behind it; undefined while one is being made (raft asks again later). */
+  snapshot(from: LogIndex): SnapshotMetadata | undefined;
 }

@@ -31,7 +31,16 @@ export type TraceEvent =
   /** An append finished after a newer leader had replaced (part of) it; what was replaced counts for nothing. */
   | { readonly type: "stale-append"; readonly ticketIndex: LogIndex; readonly durable: LogIndex }
   /** No election although it was time: committed configuration changes are not applied yet. */
-  | { readonly type: "campaign-held"; readonly reason: "unapplied-conf-change" | "snapshot-pending" | "not-voter" }
+  | { readonly type: "campaign-held"; readonly reason: "unapplied-conf-change" | "snapshot-pending" | "not-voter" | "quarantined" }
+  /** The leader has learned that `peer` lost its log; it counts again when the entry at `fence` is committed. */
+  | { readonly type: "fenced"; readonly peer: MemberId; readonly fence: LogIndex }
+  | {
+      readonly type: "quarantine";
+      readonly phase: "admitted" | "ended";
+      readonly leader: MemberId;
+      readonly term: Term;
+      readonly fence: LogIndex;
+    }
   /** The leader has not heard of a quorum for an election timeout. */
   | { readonly type: "quorum-lost"; readonly term: Term };
 
@@ -42,6 +51,10 @@ export type IgnoreReason =
   | "stale-term"
   | "lease"
   | "no-effect"
+  /** This member lost its log and does not hear the sender yet. */
+  | "quarantined"
+  /** The sender has lost its log since it sent this. */
+  | "former-life"
   /** A second leader in this term: somewhere safety is already broken; this member keeps to the one it knows. */
   | "second-leader";
 

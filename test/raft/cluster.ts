@@ -5,7 +5,7 @@
  */
 import { InvariantError } from "../../src/base/assert.ts";
 import { EMPTY_BYTES, utf8Bytes } from "../../src/base/bytes.ts";
-import { compareIds, type LogIndex, type MemberId, type Term } from "../../src/base/ids.ts";
+import { compareIds, type LogIndex, type MemberId, NO_MEMBER, type Term } from "../../src/base/ids.ts";
 import { type Random, seededRandom } from "../../src/base/random.ts";
 import type { ConfChangeKind, ConfState, Entry, Message, RaftConfig, RaftMutant, Role } from "../../src/raft/index.ts";
 import { describeAppend, describeConf, describeEvent, describeMessage } from "./describe.ts";
@@ -25,6 +25,8 @@ export interface ClusterOptions {
   readonly seed: number;
   readonly steps: number;
   readonly mutants?: readonly RaftMutant[];
+  /** Members also lose their whole disks, and heal from the others. */
+  readonly lostDisks?: boolean;
   /** Called with every line of a trace; costly, for looking at one seed. */
   readonly log?: (line: string) => void;
 }
@@ -37,6 +39,8 @@ export interface ClusterReport {
   readonly confChanges: number;
   readonly crashes: number;
   readonly snapshots: number;
+  readonly lostDisks: number;
+  readonly healed: number;
   /** Of everything that was sent, in order: equal seeds give equal digests. */
   readonly digest: number;
 }
@@ -57,10 +61,26 @@ interface Dials {
   readonly campaign: number;
   /** Many ticks between deliveries make many elections. */
   readonly ticks: number;
+  /** Members lose their disks and heal. From a random source of its own: in other seeds nothing changes by it. */
+  readonly lostDisk: number;
   /** Chance in percent that due disk work is done when its turn comes. */
   readonly diskSpeed: number;
   readonly applySpeed: number;
 }
+
+/** Between a member that lost its disk and one that may lead. It travels like messages, only its answer is tied to the question. */
+type Parcel =
+  | { readonly type: "reset"; readonly from: MemberId; readonly to: MemberId; readonly life: number }
+  | {
+      readonly type: "admission";
+      readonly from: MemberId;
+      readonly to: MemberId;
+      readonly life: number;
+      readonly term: Term;
+      readonly fence: LogIndex;
+    };
+
+const PARCELS_MAX = 20;
 
 interface ReadAsked {
   readonly required: LogIndex;
@@ -73,6 +93,12 @@ export class Cluster {
   readonly #dials: Dials;
   readonly #members: SimulatedMember[] = [];
   #network: Message[] = [];
+  #parcels: Parcel[] = [];
+  readonly #fates: Random;
+  /** A majority of some configuration had lost its disks at once: what it alone held is gone, and the cluster must rather stand still than forget it. */
+  #hopeless = false;
+  /** How often each member has started with an empty disk or in quarantine: answers are for the life that asked. */
+  readonly #lives = new Map<MemberId, number>();
   #cut = new Set<string>();
   #proposals = 0;
 
@@ -86,13 +112,14 @@ export class Cluster {
   readonly #seen = new Map<MemberId, { role: Role; term: Term; commit: LogIndex }>();
   readonly #reads = new Map<bigint, ReadAsked>();
   #contexts = 0n;
-  #counts = { reads: 0, confChanges: 0, crashes: 0, snapshots: 0 };
+  #counts = { reads: 0, confChanges: 0, crashes: 0, snapshots: 0, lostDisks: 0, healed: 0 };
   #digest = 0x811c9dc5;
 
   constructor(options: ClusterOptions) {
     this.#options = options;
     const random = seededRandom(options.seed);
     this.#random = random;
+    this.#fates = seededRandom(options.seed * 7919 + 17);
     const sometimes = (max: number): number => (random.chance({ of: 1, outOf: 2 }) ? random.below(max + 1) : 0);
     this.#dials = {
       loss: sometimes(30),
@@ -103,11 +130,14 @@ export class Cluster {
       transfer: sometimes(10),
       compaction: sometimes(30),
       campaign: sometimes(15),
+      lostDisk: options.lostDisks === true ? 1 + this.#fates.below(20) : 0,
       ticks: 60 + random.below(250),
       diskSpeed: 3 + random.below(98),
       applySpeed: 3 + random.below(98),
     };
-    const voters = Array.from({ length: 1 + random.below(POOL) }, (_, i) => BigInt(i + 1) as MemberId);
+    // With less than three nobody can heal.
+    const size = Math.max(options.lostDisks === true ? 3 : 1, 1 + random.below(POOL));
+    const voters = Array.from({ length: size }, (_, i) => BigInt(i + 1) as MemberId);
     const electionTimeoutTicks = 3 + random.below(8);
     const config = {
       electionTimeoutTicks,
@@ -157,6 +187,7 @@ export class Cluster {
 
   #step(): void {
     const random = this.#random;
+    if (this.#dials.lostDisk > 0) this.#mishap();
     const member = this.#members[random.below(POOL)] as SimulatedMember;
     const dice = random.below(1000);
     const { crash, partition, confChange, transfer, compaction, ticks, campaign } = this.#dials;
@@ -255,6 +286,85 @@ export class Cluster {
     this.#observe(member);
   }
 
+  /** In worlds where disks get lost. */
+  #mishap(): void {
+    const fates = this.#fates;
+    const member = this.#members[fates.below(POOL)] as SimulatedMember;
+    if (fates.chance({ of: this.#dials.lostDisk, outOf: 1000 })) this.#loseDisk(member);
+    else if (fates.chance({ of: 1, outOf: 20 })) this.#heal(member);
+    else if (fates.chance({ of: 1, outOf: 50 })) this.#leaderOr(member).makeSnapshot();
+    if (this.#parcels.length > 0 && fates.chance({ of: 1, outOf: 8 })) this.#carry();
+  }
+
+  #loseDisk(member: SimulatedMember): void {
+    if (member.applied.length === 0) return;
+    const newest = this.#members.reduce((a, b) => (b.applied.length > a.applied.length ? b : a));
+    const confs = [newest, member, this.#leaderOr(newest)].map(({ confState }) => confState);
+    const hopeless = confs.some((confState) => !this.#hasHealthyMajority(confState, member.id));
+    // Seldom: not much happens after that.
+    if (hopeless && !this.#fates.chance({ of: 1, outOf: 50 })) return;
+    this.#hopeless ||= hopeless;
+    this.#counts.lostDisks += 1;
+    this.#options.log?.(`${member.id} loses its disk`);
+    member.loseDisk();
+    this.#seen.delete(member.id);
+    // What it voted in its former life is known to nobody any more who must not contradict it: J1 is the judge.
+    for (const key of [...this.#votes.keys()]) if (key.startsWith(`${member.id} `)) this.#votes.delete(key);
+    this.#restart(member);
+  }
+
+  #hasHealthyMajority({ voters, votersOutgoing }: ConfState, without?: MemberId): boolean {
+    return [voters, votersOutgoing].every((half) => {
+      const healthy = half.filter((id) => id !== without && !this.#member(id).quarantined).length;
+      return half.length === 0 || 2 * healthy > half.length;
+    });
+  }
+
+  /** What its owner does for a member in quarantine: it asks around, and ends it as soon as it may. */
+  #heal(member: SimulatedMember): void {
+    if (!member.quarantined || member.node === undefined) return;
+    this.#guard(member, () => {
+      if (member.leaveQuarantine()) {
+        this.#counts.healed += 1;
+        return;
+      }
+      // Asking again while it is being healed begins all over; that must be safe, but not the rule.
+      const heard = member.node?.status().leader !== NO_MEMBER;
+      if (heard && !this.#fates.chance({ of: 1, outOf: 20 })) return;
+      const anyone = this.#members[this.#fates.below(POOL)] as SimulatedMember;
+      const to = this.#fates.chance({ of: 1, outOf: 4 }) ? anyone.id : this.#leaderOr(anyone).id;
+      this.#mail({ type: "reset", from: member.id, to, life: this.#lives.get(member.id) ?? 0 });
+    });
+  }
+
+  #mail(parcel: Parcel): void {
+    if (parcel.from === parcel.to || this.#cut.has(`${parcel.from}->${parcel.to}`)) return;
+    this.#parcels.push(parcel);
+    if (this.#parcels.length > PARCELS_MAX) this.#parcels.shift();
+  }
+
+  /** One parcel arrives, in any order, sometimes twice; a question may come from a life that is over. */
+  #carry(): void {
+    const fates = this.#fates;
+    const at = fates.below(this.#parcels.length);
+    const parcel = this.#parcels[at] as Parcel;
+    if (!fates.chance({ of: 1, outOf: 10 })) this.#parcels.splice(at, 1);
+    const member = this.#member(parcel.to);
+    const { node } = member;
+    if (node === undefined) return;
+    this.#options.log?.(`  => ${parcel.type} ${parcel.from}->${parcel.to}`);
+    this.#guard(member, () => {
+      if (parcel.type === "reset") {
+        const outcome = node.resetProgress(parcel.from, utf8Bytes("fence"));
+        if (typeof outcome === "string") return;
+        this.#mail({ ...outcome, type: "admission", from: parcel.to, to: parcel.from, life: parcel.life });
+      } else if (member.quarantined && parcel.life === (this.#lives.get(parcel.to) ?? 0)) {
+        node.admit(parcel.from, parcel.term, parcel.fence);
+      }
+    });
+    this.#observe(member);
+  }
+
   #crashOrRestart(member: SimulatedMember): void {
     const random = this.#random;
     if (member.node === undefined) {
@@ -277,7 +387,8 @@ export class Cluster {
   #restart(member: SimulatedMember): void {
     const at = member.restartAt;
     const applied = at + this.#random.below(member.applied.length - at + 1);
-    this.#options.log?.(`${member.id} restarts at ${applied}`);
+    this.#options.log?.(`${member.id} restarts at ${applied}${member.quarantined ? " in quarantine" : ""}`);
+    this.#lives.set(member.id, (this.#lives.get(member.id) ?? 0) + 1);
     this.#guard(member, () => member.start(applied));
   }
 
@@ -416,7 +527,8 @@ export class Cluster {
     if (!sameTerm || index <= this.#committed.index) return;
     for (const half of [confState.voters, confState.votersOutgoing]) {
       if (half.length === 0) continue;
-      const holders = half.filter((id) => this.#member(id).holdsDurably(index, term)).length;
+      // One in quarantine may have acknowledged it in its former life. As it does not vote, no quorum is without somebody else who has it.
+      const holders = half.filter((id) => this.#member(id).quarantined || this.#member(id).holdsDurably(index, term)).length;
       if (2 * holders <= half.length) {
         throw new Violation("J4", `${index}/${term} is committed, but durable only on ${holders} of (${half.join(" ")})`);
       }
@@ -539,8 +651,10 @@ export class Cluster {
             this.#apply(member, member.toApply.length);
           }
         });
+        this.#heal(member);
         this.#observe(member);
       }
+      while (this.#parcels.length > 0) this.#carry();
       if (round >= 100) this.#switchOffRemoved();
       const arrived = this.#network;
       this.#network = [];
@@ -580,6 +694,8 @@ export class Cluster {
         return;
       }
     }
+    // Safe, and nothing more can be asked.
+    if (this.#hopeless || this.#members.some((each) => !this.#hasHealthyMajority(each.confState))) return;
     const states = this.#members.map((member) => {
       const { node } = member;
       if (node === undefined) return `${member.id} off`;

@@ -109,6 +109,10 @@ export function describeEvent(event: TraceEvent): string | undefined {
       return `counts a late append to ${event.ticketIndex} only to ${event.durable}`;
     case "campaign-held":
       return `does not campaign (${event.reason})`;
+    case "fenced":
+      return `does not count ${event.peer} before ${event.fence} is committed`;
+    case "quarantine":
+      return event.phase === "ended" ? "leaves quarantine" : `is admitted by ${event.leader} in t${event.term}, to ${event.fence}`;
     case "quorum-lost":
       return `has lost its quorum in t${event.term}`;
     default:

@@ -21,6 +21,9 @@ const BY_PROBE: ReadonlySet<RaftMutant> = new Set<RaftMutant>([
   "snapshot-without-conf",
   "transfer-without-catch-up",
   "commit-unlearned-from-confs",
+  "quarantined-votes",
+  "reset-unmuted",
+  "former-acks-count",
 ]);
 
 /** Number of the first seed at which the random cluster notices, and what it says. */

@@ -284,6 +284,51 @@ export const PROBES: readonly Probe[] = [
     },
   },
   {
+    name: "a member that lost its log gives no vote before it is healed (BW20)",
+    run(mutant) {
+      const hand = makeHand({ mutant, config: { quarantined: true } });
+      const ask = { pre: false, lastIndex: 9, lastTerm: 4, commit: 0, commitTerm: 0, transfer: false } as const;
+      hand.node.step({ type: "vote-request", from: id(2), to: id(1), term: 5, ...ask });
+      hand.node.campaign();
+      for (let i = 0; i < 40; i++) hand.node.tick();
+      expectThat(hand.work().length === 0 && hand.node.status().term === 0, "it keeps silent");
+    },
+  },
+  {
+    name: "a member that lost its log confirms no read before its fence is committed (BW20, I12)",
+    run(mutant) {
+      const hand = makeHand({ mutant });
+      lead(hand);
+      const outcome = hand.node.resetProgress(id(3), utf8Bytes("fence"));
+      expectThat(typeof outcome !== "string", "the leader takes note");
+      hand.node.readIndex(7n);
+      const answer = (messages: readonly Message[]): void => {
+        for (const { from, to, term, round } of only(messages, "heartbeat")) {
+          if (to === id(3)) hand.node.step({ type: "heartbeat-response", from: to, to: from, term, round });
+        }
+      };
+      let answered = false;
+      for (let ready = hand.node.ready(); ready !== undefined; ready = hand.node.ready()) {
+        answered ||= ready.readStates.length > 0;
+        answer([...ready.messages, ...hand.persist(ready)]);
+      }
+      expectThat(!answered, "its answer does not make a quorum");
+    },
+  },
+  {
+    name: "what a member acknowledged before it lost its log counts for nothing (BW20)",
+    run(mutant) {
+      const hand = makeHand({ mutant });
+      lead(hand);
+      hand.node.propose(utf8Bytes("x"));
+      const late = only(hand.work(), "append-request").filter(({ to }) => to === id(3));
+      hand.node.resetProgress(id(3), utf8Bytes("fence"));
+      acknowledge(hand, late);
+      const peer = hand.node.status().progress.find((one) => one.id === id(3));
+      expectThat(peer?.match === 0 && hand.node.status().commit === 1, `nothing is held there, match was ${peer?.match}`);
+    },
+  },
+  {
     name: "a conflicting entry is truncated, a matching suffix is not (BR8, I3)",
     run(mutant) {
       const hand = makeHand({ terms: [1, 1, 2, 2], mutant });

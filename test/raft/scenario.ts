@@ -25,6 +25,8 @@
  *   deliver a->b [N] · drop a->b [TYPE] · duplicate a->b · stash a->b [TYPE] · unstash · network
  *   partition 1 2 | 3 · heal · one-way a->b (that direction is dead)
  *   crash ID [kept=N] [lose-commit] · restart ID [applied=N]
+ *   lose-disk ID                   crashes and comes back with an empty disk, in quarantine
+ *   reset L ID                     leader L hears that ID began anew, and answers · admit ID takes in that answer · leave-quarantine ID
  *   snapshot ID · compact ID INDEX · unreachable ID PEER · report-snapshot ID PEER received|failed
  *   status [IDS] · log ID · disk ID · progress ID · applied ID · quiet · loud · check-logs
  */
@@ -68,6 +70,8 @@ export class Scenario {
   /** As of index 0: scenarios start without the entries that bootstrap a configuration. */
   #initial: ConfState = EMPTY_CONF;
   #quiet = false;
+  /** The last answer to `reset`. */
+  #admission: { leader: MemberId; term: number; fence: number } | undefined;
   #out: string[] = [];
 
   /** Runs one command line and answers the lines it leaves. */
@@ -213,6 +217,25 @@ export class Scenario {
       case "restart":
         if (options.has("applied")) member().start(number("applied", 0));
         else member().start();
+        return;
+      case "lose-disk":
+        member().loseDisk();
+        member().start();
+        return;
+      case "reset": {
+        const outcome = node().resetProgress(idOf(words[1]), utf8Bytes("fence"));
+        if (typeof outcome === "string") this.#out.push(outcome);
+        else this.#admission = { leader: member().id, ...outcome };
+        return;
+      }
+      case "admit": {
+        assert(this.#admission !== undefined, "reset comes first");
+        const { leader, term, fence } = this.#admission;
+        if (!node().admit(leader, term, fence)) this.#out.push("out of date");
+        return;
+      }
+      case "leave-quarantine":
+        if (!member().leaveQuarantine()) this.#out.push("not healed yet");
         return;
       case "snapshot":
         this.#out.push(`snapshot at ${member().makeSnapshot()}`);

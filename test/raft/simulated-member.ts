@@ -66,6 +66,8 @@ export class SimulatedMember {
   #bootstrapped: LogIndex = 0;
   /** The state machine on disk is at least here. */
   #checkpoint: LogIndex = 0;
+  /** The mark on its disk that it began anew with an empty one and is not healed yet. */
+  quarantined = false;
 
   constructor(config: Omit<RaftConfig, "applied">, random: Random, confState: ConfState = EMPTY_CONF) {
     this.id = config.id;
@@ -100,8 +102,30 @@ export class SimulatedMember {
     this.storage.setConfState(this.confState);
     this.pending = [];
     this.toApply = [];
-    this.node = new RawNode({ ...this.#config, applied }, this.storage, this.#random);
+    this.node = new RawNode({ ...this.#config, applied, quarantined: this.quarantined }, this.storage, this.#random);
     return this.node;
+  }
+
+  /** Crashes, and its disk is replaced by an empty one. It knows that. */
+  loseDisk(): void {
+    this.crash();
+    this.storage = new MemoryStorage();
+    this.#hardState = EMPTY_HARD_STATE;
+    this.#synced = EMPTY_HARD_STATE;
+    this.applied = [];
+    this.#confs = [{ index: 0, confState: EMPTY_CONF }];
+    this.#bootstrapped = 0;
+    this.#checkpoint = 0;
+    this.receivedState = undefined;
+    this.quarantined = true;
+  }
+
+  /** What a driver does after its work: true when the quarantine ends now. */
+  leaveQuarantine(): boolean {
+    if (this.node?.healed !== true) return false;
+    this.quarantined = false;
+    this.node.endQuarantine();
+    return true;
   }
 
   /**

@@ -12,7 +12,7 @@ export type ProgressState = "probe" | "replicate" | "snapshot";
 /** What a leader knows of one member's log. Followers keep it too, but only who leads gives it meaning. */
 export class Progress {
   readonly id: MemberId;
-  /** Highest index known to equal the leader's log and to be durable there. Never decreases within a leadership. */
+  /** Highest index known to equal the leader's log and to be durable there. Decreases within a leadership only by `beginAnew`. */
   match: LogIndex = 0;
   /**
    * First index not yet sent. Invariant: match < next (failure catalogue BR18). In `replicate` everything before it was sent; in
@@ -36,6 +36,13 @@ export class Progress {
   sentCommit: LogIndex = 0;
   /** Highest heartbeat round answered in this leadership; 0 for none. */
   ackedRound = 0;
+  /**
+   * Not 0: the member has lost its log and began anew before the leader appended the entry at this index (its fence). It gets a snapshot at
+   * or behind the fence, so whatever it says of lower positions was said in its former life and is not true any more.
+   */
+  fence: LogIndex = 0;
+  /** It counts in no quorum until its fence is committed by others. */
+  muted = false;
   readonly inflights: Inflights;
 
   constructor(id: MemberId, next: LogIndex, learner: boolean, inflights: Inflights) {
@@ -55,6 +62,20 @@ export class Progress {
     this.heartbeatDue = false;
     this.sentCommit = 0;
     this.ackedRound = 0;
+    this.fence = 0;
+    this.muted = false;
+  }
+
+  /** The member has an empty log again. `fence` was appended after it said so. */
+  beginAnew(fence: LogIndex): void {
+    this.match = 0;
+    this.next = 1;
+    this.#enter("probe");
+    // It has just asked for this.
+    this.recentActive = true;
+    this.appendDue = true;
+    this.sentCommit = 0;
+    this.fence = fence;
   }
 
   becomeProbe(): void {
@@ -139,6 +160,11 @@ export class Progress {
     assert((this.state === "snapshot") === this.pendingSnapshot > 0, "a pending snapshot only in state snapshot", { id: this.id });
     if (this.state === "snapshot") assert(this.next === this.pendingSnapshot + 1, "next is behind the pending snapshot");
     assert(this.state === "replicate" || this.inflights.count === 0, "only replicate has messages in flight", { state: this.state });
+    assert(this.match === 0 || this.match >= this.fence, "nothing below the fence counts as held", {
+      match: this.match,
+      fence: this.fence,
+    });
+    assert(!this.muted || this.fence > 0, "only who began anew is muted", { id: this.id });
     this.inflights.check();
   }
 

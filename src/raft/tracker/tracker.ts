@@ -25,12 +25,13 @@ export class Tracker {
   #byId = new Map<MemberId, Progress>();
   #votes = new Map<MemberId, boolean>();
   #round = 0;
+  #mutedCount = 0;
 
   // One closure each for the life of the tracker: quorum questions are asked per acknowledgement.
-  readonly #matchOf = (id: MemberId): LogIndex => this.#byId.get(id)?.match ?? 0;
-  readonly #roundOf = (id: MemberId): number => (id === this.#self ? this.#round : (this.#byId.get(id)?.ackedRound ?? 0));
+  readonly #matchOf = (id: MemberId): LogIndex => this.#counted(id)?.match ?? 0;
+  readonly #roundOf = (id: MemberId): number => (id === this.#self ? this.#round : (this.#counted(id)?.ackedRound ?? 0));
   readonly #voteOf = (id: MemberId): boolean | undefined => this.#votes.get(id);
-  readonly #activeOf = (id: MemberId): boolean => id === this.#self || this.#byId.get(id)?.recentActive === true;
+  readonly #activeOf = (id: MemberId): boolean => id === this.#self || this.#counted(id)?.recentActive === true;
 
   constructor(self: MemberId, config: ConfState, lastIndex: LogIndex, options: TrackerOptions) {
     this.#self = self;
@@ -90,6 +91,34 @@ export class Tracker {
     }
     this.#byId = byId;
     this.#peers = [...byId.values()];
+    this.#mutedCount = this.#countMuted();
+  }
+
+  /** A leadership begins. */
+  resetProgress(lastIndex: LogIndex): void {
+    for (const peer of this.#peers) peer.reset(lastIndex);
+    this.#mutedCount = 0;
+  }
+
+  /** Without that member, and without all who are muted, there is still a quorum. */
+  hasQuorumWithout(id: MemberId): boolean {
+    return committedByJoint(this.#voters, (other) => (other === id || this.#counted(other) === undefined ? 0 : 1)) === 1;
+  }
+
+  /** See {@link Progress.beginAnew}. `muted` is false only in a mutant. */
+  beginAnew(peer: Progress, fence: LogIndex, muted: boolean): void {
+    peer.beginAnew(fence);
+    peer.muted = muted;
+    this.#mutedCount = this.#countMuted();
+  }
+
+  /** Everything up to `committed` is committed. True when somebody counts again because of that. */
+  unmute(committed: LogIndex): boolean {
+    if (this.#mutedCount === 0) return false;
+    for (const peer of this.#peers) if (peer.muted && peer.fence <= committed) peer.muted = false;
+    const before = this.#mutedCount;
+    this.#mutedCount = this.#countMuted();
+    return this.#mutedCount < before;
   }
 
   /** Highest index on a quorum, by match; the caller checks its term. */
@@ -132,5 +161,17 @@ export class Tracker {
       assert(peer.match <= lastIndex, "match is within the log", { id: peer.id, match: peer.match, lastIndex });
       assert(!(peer.learner && this.isVoter(peer.id)), "no member is learner and voter", { id: peer.id });
     }
+    assert(this.#mutedCount === this.#countMuted(), "the number of muted members equals the recomputed one");
+  }
+
+  #counted(id: MemberId): Progress | undefined {
+    const peer = this.#byId.get(id);
+    return peer?.muted === true ? undefined : peer;
+  }
+
+  #countMuted(): number {
+    let count = 0;
+    for (const peer of this.#peers) if (peer.muted) count += 1;
+    return count;
   }
 }
