@@ -2,11 +2,12 @@
 import { type Compare, CompareResult, CompareTarget, type TxnRequest } from "../api/index.ts";
 import { compareBytes, EMPTY_BYTES, type KeyString, keyStringOf } from "../base/bytes.ts";
 import { NO_LEASE } from "../base/ids.ts";
+import { PositionList } from "./position-list.ts";
 import { endOf, RANGE_NOW_PAIRS_MAX } from "./range.ts";
 import type { StoredPair } from "./row.ts";
 import { LOAD_CHUNK_ROWS, type Rows } from "./rows.ts";
 import type { Slicer } from "./slices.ts";
-import { PositionList, type TreeIndex } from "./tree-index.ts";
+import type { TreeIndex } from "./tree-index.ts";
 
 /** True if the target stands in the row and not in the index. */
 function needsRow(compare: Compare): boolean {
@@ -74,12 +75,11 @@ function holdsNow(index: TreeIndex, rows: Rows, compare: Compare, revision: numb
     next = index.collectSlice(next, to, revision, positions, RANGE_NOW_PAIRS_MAX, RANGE_NOW_PAIRS_MAX);
     for (let i = 0; i < positions.length; i += 1) {
       seen = true;
-      const main = positions.mains[i] as number;
-      const sub = positions.subs[i] as number;
+      const main = positions.mainAt(i);
+      const sub = positions.subAt(i);
       const pair = byRow ? (load ? rows.loadNow(main, sub) : rows.peek(main, sub)) : undefined;
       if (byRow && pair === undefined) return undefined;
-      if (!relation(compare.result, order(compare, main, positions.creates[i] as number, positions.versions[i] as number, pair)))
-        return false;
+      if (!relation(compare.result, order(compare, main, positions.createAt(i), positions.versionAt(i), pair))) return false;
     }
     if (next !== undefined && !load) return undefined;
   }
@@ -117,12 +117,17 @@ export async function allHold(
     while (next !== undefined) {
       const positions = new PositionList();
       next = index.collectSlice(next, to, revision, positions, LOAD_CHUNK_ROWS, LOAD_CHUNK_ROWS);
-      const pairs = needsRow(compare) ? await rows.loadMany(positions.mains, positions.subs, false) : undefined;
+      let pairs: StoredPair[] | undefined;
+      if (needsRow(compare)) {
+        const mains: number[] = [];
+        const subs: number[] = [];
+        positions.appendTo(mains, subs);
+        pairs = await rows.loadMany(mains, subs, false);
+      }
       for (let i = 0; i < positions.length; i += 1) {
         seen = true;
-        const { mains, creates, versions } = positions;
-        if (!relation(compare.result, order(compare, mains[i] as number, creates[i] as number, versions[i] as number, pairs?.[i])))
-          return false;
+        const holds = order(compare, positions.mainAt(i), positions.createAt(i), positions.versionAt(i), pairs?.[i]);
+        if (!relation(compare.result, holds)) return false;
       }
       if (slicer.due) await slicer.pause();
     }
@@ -137,8 +142,7 @@ export function compareNeeds(index: TreeIndex, compare: Compare, revision: numbe
   const from = keyStringOf(compare.key);
   const positions = new PositionList();
   index.collectSlice(from, endOf(compare.rangeEnd, from), revision, positions, Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY);
-  for (const main of positions.mains) mains.push(main);
-  for (const sub of positions.subs) subs.push(sub);
+  positions.appendTo(mains, subs);
 }
 
 /**

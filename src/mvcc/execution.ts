@@ -26,11 +26,12 @@ import { type LeaseId, NO_LEASE } from "../base/ids.ts";
 import { ChangeEvent } from "./change-event.ts";
 import { allHoldNow, decide } from "./compare.ts";
 import { KeyRanges } from "./key-ranges.ts";
+import { PositionList } from "./position-list.ts";
 import { endOf, RangeRead, rangeSingle, responseHeader } from "./range.ts";
 import { type RevisionPosition, ROW_KEY_BYTES, rowKey, SUB_MAX, TOMBSTONE_KEY_BYTES, tombstoneKey } from "./revision.ts";
 import { encodePut, encodeTombstone, type RowArena } from "./row.ts";
 import type { Rows } from "./rows.ts";
-import { NEWEST, PositionList, type TreeIndex } from "./tree-index.ts";
+import { NEWEST, type TreeIndex } from "./tree-index.ts";
 import type { LeaseView } from "./types.ts";
 
 /** Counted for every row besides its key and value. */
@@ -182,11 +183,11 @@ export class Execution {
     const before = new PositionList();
     const to = endOf(request.rangeEnd, from);
     index.removeRange(from, mutants.deleteRangeSkipsLast ? this.#lastKey(from, to) : to, main, sub, before);
-    const { keys, mains, subs, length } = before;
+    const { length } = before;
     assert(sub + length <= SUB_MAX, "a sub revision takes four bytes");
     for (let i = 0; i < length; i += 1) {
-      const key = keys[i] as KeyString;
-      const previous = { main: mains[i] as number, sub: subs[i] as number };
+      const key = before.keyAt(i);
+      const previous = { main: before.mainAt(i), sub: before.subAt(i) };
       if (request.prevKv) prevKvs.push(rows.loadNow(previous.main, previous.sub).keyValue);
       this.#bury(key, sub + i, previous.main === main ? this.#visibleBefore(key, main) : previous);
     }
@@ -272,7 +273,7 @@ export class Execution {
   #lastKey(from: KeyString, to: KeyString | undefined): KeyString {
     const present = new PositionList();
     this.#parts.index.collectSlice(from, to, NEWEST, present, Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY);
-    return present.keys.at(-1) ?? from;
+    return present.length === 0 ? from : present.keyAt(present.length - 1);
   }
 
   #visibleBefore(key: KeyString, main: number): RevisionPosition | undefined {

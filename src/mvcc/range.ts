@@ -7,10 +7,11 @@ import { type KeyValue, type RangeRequest, type RangeResponse, SortOrder, SortTa
 import { bytesOfKey, compareBytes, EMPTY_BYTES, type KeyString, keyStringOf } from "../base/bytes.ts";
 import { NO_LEASE } from "../base/ids.ts";
 import { MergeSort } from "./merge-sort.ts";
+import { PositionList } from "./position-list.ts";
 import type { StoredPair } from "./row.ts";
 import { LOAD_CHUNK_ROWS, type Rows } from "./rows.ts";
 import type { Slicer } from "./slices.ts";
-import { NEWEST, PositionList, type TreeIndex } from "./tree-index.ts";
+import { NEWEST, type TreeIndex } from "./tree-index.ts";
 
 /** Keys per step of a sliced walk: well below a millisecond. */
 const WALK_KEYS = 4096;
@@ -24,6 +25,7 @@ export const RANGE_NOW_PAIRS_MAX = 1000;
 const CACHED_READ_PAIRS_MAX = 256;
 
 const ALL = Number.POSITIVE_INFINITY;
+const NO_NUMBERS = new Float64Array(0);
 
 export function responseHeader(revision: number): { clusterId: bigint; memberId: bigint; revision: number; raftTerm: number } {
   return { clusterId: 0n, memberId: 0n, revision, raftTerm: 0 };
@@ -102,8 +104,14 @@ export class RangeRead {
   #counted = 0;
   /** Indexes into `#positions` in the order of the answer, if that is not theirs. */
   #order: Uint32Array | undefined;
+  /** A sort under way: entries put into place so far, what they are compared by, the sort itself. */
+  #filled = 0;
+  #column = NO_NUMBERS;
+  #sort: MergeSort | undefined;
   /** Pairs by index into `#positions`; only for a sort by value. */
   #values: KeyValue[] | undefined;
+  /** How many pairs the limit leaves, once it has cut. */
+  #cutTo = ALL;
   #more = false;
 
   constructor(index: TreeIndex, rows: Rows, request: RangeRequest, revision: number) {
@@ -137,7 +145,7 @@ export class RangeRead {
     if (this.#next !== undefined && !isCurrent && !this.#countStep(COUNT_LEAVES)) return undefined;
     const count = this.#next === undefined ? this.#found : isCurrent ? this.#index.count(this.#from, this.#to) : this.#counted;
     if (this.#sortsByValue && !this.#loadValues((main, sub) => this.#rows.peek(main, sub))) return undefined;
-    this.#sort()?.run(ALL);
+    this.#sortNow();
     this.#cut();
     const kvs: KeyValue[] = [];
     for (let n = 0; n < this.#length; n += 1) {
@@ -155,7 +163,7 @@ export class RangeRead {
     this.#walk(this.#fetchMax, ALL);
     const count = this.#next === undefined ? this.#found : this.#countNow();
     if (this.#sortsByValue) this.#loadValues((main, sub) => rows.loadNow(main, sub));
-    this.#sort()?.run(ALL);
+    this.#sortNow();
     this.#cut();
     const kvs: KeyValue[] = [];
     for (let n = 0; n < this.#length; n += 1) kvs.push(this.#ready(n) ?? rows.loadNow(this.#mainAt(n), this.#subAt(n)).keyValue);
@@ -167,7 +175,7 @@ export class RangeRead {
     if (this.#request.countOnly || this.#fromIndex) return;
     this.#walk(this.#fetchMax, ALL);
     if (!this.#sortsByValue) {
-      this.#sort()?.run(ALL);
+      this.#sortNow();
       this.#cut();
     }
     for (let n = 0; n < this.#length; n += 1) {
@@ -186,13 +194,15 @@ export class RangeRead {
     if (this.#next !== undefined) while (!this.#countStep(COUNT_LEAVES)) if (slicer.due) await slicer.pause();
     const count = this.#next === undefined ? this.#found : this.#counted;
     if (this.#sortsByValue) this.#values = await this.#load(slicer);
-    const sort = this.#sort();
-    while (sort?.run(SORT_STEPS) === false) if (slicer.due) await slicer.pause();
+    if (this.#beginSort()) {
+      while (!this.#fillSort(SORT_STEPS)) if (slicer.due) await slicer.pause();
+      while (!this.#runSort(SORT_STEPS)) if (slicer.due) await slicer.pause();
+    }
     this.#cut();
     if (!this.#fromIndex && this.#values === undefined) return this.#response(headerRevision, count, await this.#load(slicer));
-    const kvs: KeyValue[] = [];
-    for (let n = 0; n < this.#length; n += 1) {
-      kvs.push(this.#ready(n) as KeyValue);
+    const kvs = new Array<KeyValue>(this.#length);
+    for (let n = 0; n < kvs.length; n += 1) {
+      kvs[n] = this.#ready(n) as KeyValue;
       if (n % LOAD_CHUNK_ROWS === LOAD_CHUNK_ROWS - 1 && slicer.due) await slicer.pause();
     }
     return this.#response(headerRevision, count, kvs);
@@ -214,12 +224,11 @@ export class RangeRead {
     return this.#next === undefined || this.#found >= lengthMax;
   }
 
-  #filter({ keys, mains, subs, creates, versions }: PositionList): void {
-    for (let i = 0; i < keys.length; i += 1) {
-      const main = mains[i] as number;
-      const create = creates[i] as number;
-      if (!passes(this.#request, main, create)) continue;
-      this.#positions.push(keys[i] as KeyString, main, subs[i] as number, create, versions[i] as number);
+  #filter(found: PositionList): void {
+    for (let i = 0; i < found.length; i += 1) {
+      const main = found.mainAt(i);
+      const create = found.createAt(i);
+      if (passes(this.#request, main, create)) this.#positions.push(found.keyAt(i), main, found.subAt(i), create, found.versionAt(i));
     }
   }
 
@@ -244,10 +253,10 @@ export class RangeRead {
 
   /** All pairs, for a sort by value; false if one is not to be had. */
   #loadValues(load: (main: number, sub: number) => StoredPair | undefined): boolean {
-    const { mains, subs } = this.#positions;
+    const positions = this.#positions;
     const values: KeyValue[] = [];
-    for (let i = 0; i < mains.length; i += 1) {
-      const pair = load(mains[i] as number, subs[i] as number);
+    for (let i = 0; i < positions.length; i += 1) {
+      const pair = load(positions.mainAt(i), positions.subAt(i));
       if (pair === undefined) return false;
       values.push(pair.keyValue);
     }
@@ -255,42 +264,70 @@ export class RangeRead {
     return true;
   }
 
-  /** A sort that is still to be run, if one is needed; its result is `#order`. */
-  #sort(): MergeSort | undefined {
+  /** Sorts, at once. */
+  #sortNow(): void {
+    if (!this.#beginSort()) return;
+    this.#fillSort(ALL);
+    this.#runSort(ALL);
+  }
+
+  /** False if the answer is in the order of the keys. */
+  #beginSort(): boolean {
     const { sortOrder, sortTarget } = this.#request;
-    const { mains, creates, versions, length } = this.#positions;
-    const descend = sortOrder === SortOrder.DESCEND;
-    if (sortTarget === SortTarget.KEY && !descend) return undefined;
-    const order = new Uint32Array(length);
-    this.#order = order;
-    if (sortTarget === SortTarget.KEY) {
-      for (let i = 0; i < length; i += 1) order[i] = length - 1 - i;
-      return undefined;
+    if (sortTarget === SortTarget.KEY && sortOrder !== SortOrder.DESCEND) return false;
+    this.#order = new Uint32Array(this.#positions.length);
+    this.#column = new Float64Array(sortTarget === SortTarget.KEY || sortTarget === SortTarget.VALUE ? 0 : this.#positions.length);
+    return true;
+  }
+
+  /** Puts the next `steps` entries into place before sorting; true when all are. */
+  #fillSort(steps: number): boolean {
+    const positions = this.#positions;
+    const { sortTarget } = this.#request;
+    const order = this.#order as Uint32Array;
+    // What is compared, side by side: the sort looks at each entry about twenty times.
+    const column = this.#column;
+    const end = Math.min(positions.length, this.#filled + steps);
+    for (let i = this.#filled; i < end; i += 1) {
+      // Backwards is all that a descending order of keys needs.
+      order[i] = sortTarget === SortTarget.KEY ? positions.length - 1 - i : i;
+      if (sortTarget === SortTarget.VERSION) column[i] = positions.versionAt(i);
+      else if (sortTarget === SortTarget.CREATE) column[i] = positions.createAt(i);
+      else if (sortTarget === SortTarget.MOD) column[i] = positions.mainAt(i);
     }
-    for (let i = 0; i < length; i += 1) order[i] = i;
-    const values = this.#values;
-    if (values !== undefined) {
-      const compare = (a: number, b: number): number => compareBytes((values[a] as KeyValue).value, (values[b] as KeyValue).value);
-      return new MergeSort(order, descend ? (a, b) => compare(b, a) : compare);
+    this.#filled = end;
+    return end === positions.length;
+  }
+
+  /** Goes on sorting; true when done. */
+  #runSort(steps: number): boolean {
+    const { sortOrder, sortTarget } = this.#request;
+    if (sortTarget === SortTarget.KEY) return true;
+    if (this.#sort === undefined) {
+      const values = this.#values;
+      const column = this.#column;
+      const compare =
+        values === undefined
+          ? (a: number, b: number) => (column[a] as number) - (column[b] as number)
+          : (a: number, b: number) => compareBytes((values[a] as KeyValue).value, (values[b] as KeyValue).value);
+      this.#sort = new MergeSort(this.#order as Uint32Array, sortOrder === SortOrder.DESCEND ? (a, b) => compare(b, a) : compare);
     }
-    const column = sortTarget === SortTarget.VERSION ? versions : sortTarget === SortTarget.CREATE ? creates : mains;
-    const compare = (a: number, b: number): number => (column[a] as number) - (column[b] as number);
-    return new MergeSort(order, descend ? (a, b) => compare(b, a) : compare);
+    return this.#sort.run(steps);
   }
 
   #cut(): void {
     const { limit } = this.#request;
     if (limit <= 0 || this.#length <= limit) return;
     this.#more = true;
-    if (this.#order !== undefined) this.#order = this.#order.subarray(0, limit);
-    else this.#positions.truncate(limit);
+    this.#cutTo = limit;
   }
 
   /** Rows of the answer as it stands, in its order, in slices. */
   async #load(slicer: Slicer): Promise<KeyValue[]> {
     const length = this.#length;
     const keep = length <= CACHED_READ_PAIRS_MAX;
-    const kvs: KeyValue[] = [];
+    // Of its full length at once: growing it would copy it again and again.
+    const kvs = new Array<KeyValue>(length);
     for (let from = 0; from < length; from += LOAD_CHUNK_ROWS) {
       const mains: number[] = [];
       const subs: number[] = [];
@@ -299,7 +336,7 @@ export class RangeRead {
         subs.push(this.#subAt(n));
       }
       const pairs = await this.#rows.loadMany(mains, subs, keep);
-      for (const pair of pairs) kvs.push(pair.keyValue);
+      for (let i = 0; i < pairs.length; i += 1) kvs[from + i] = (pairs[i] as StoredPair).keyValue;
       // What was all in memory resolved without a turn of the event loop.
       if (slicer.due) await slicer.pause();
       else slicer.throwIfAborted();
@@ -309,8 +346,9 @@ export class RangeRead {
 
   // -- the answer -----------------------------------------------------------------------------------------------------------------------
 
+  /** Pairs of the answer. */
   get #length(): number {
-    return this.#order?.length ?? this.#positions.length;
+    return Math.min(this.#positions.length, this.#cutTo);
   }
 
   /** Index into `#positions` of the nth of the answer. */
@@ -319,19 +357,19 @@ export class RangeRead {
   }
 
   #mainAt(n: number): number {
-    return this.#positions.mains[this.#at(n)] as number;
+    return this.#positions.mainAt(this.#at(n));
   }
 
   #subAt(n: number): number {
-    return this.#positions.subs[this.#at(n)] as number;
+    return this.#positions.subAt(this.#at(n));
   }
 
   /** The nth of the answer, if it needs no row, or has it already. */
   #ready(n: number): KeyValue | undefined {
     const i = this.#at(n);
     if (this.#fromIndex) {
-      const { keys, mains, creates, versions } = this.#positions;
-      return pairWithoutValue(keys[i] as KeyString, mains[i] as number, creates[i] as number, versions[i] as number);
+      const positions = this.#positions;
+      return pairWithoutValue(positions.keyAt(i), positions.mainAt(i), positions.createAt(i), positions.versionAt(i));
     }
     const kv = this.#values?.[i];
     return kv !== undefined && this.#request.keysOnly ? withoutValue(kv) : kv;

@@ -36,13 +36,14 @@ import { RowCorruptError } from "./errors.ts";
 import { checkTxnRevision, Execution, type ExecutionParts, rowBytes } from "./execution.ts";
 import { CompactionHashes, HistoryHash, type RevisionHash } from "./hash.ts";
 import { type HistoryLimits, type HistoryPage, type HistoryParts, hashHistory, readHistory } from "./history.ts";
+import { PositionList } from "./position-list.ts";
 import { endOf, RangeRead, rangeSingle, responseHeader } from "./range.ts";
 import { RecentChanges } from "./recent-changes.ts";
 import { isRowKey, isTombstoneKey, mainOf, type RevisionPosition, subOf } from "./revision.ts";
 import { RowArena, type StoredPair } from "./row.ts";
 import { LOAD_CHUNK_ROWS, missing, type PinnedRows, Rows } from "./rows.ts";
 import { Readers, Slicer } from "./slices.ts";
-import { NEWEST, PositionList, TreeIndex } from "./tree-index.ts";
+import { NEWEST, TreeIndex } from "./tree-index.ts";
 import type { LeaseView, MvccOptions, ReadOptions, WriteOutcome } from "./types.ts";
 import { ValueCache } from "./value-cache.ts";
 
@@ -501,8 +502,7 @@ export class MvccStore {
     const from = keyStringOf(request.key);
     const positions = new PositionList();
     this.#index.collectSlice(from, endOf(request.rangeEnd, from), NEWEST, positions, Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY);
-    for (const main of positions.mains) mains.push(main);
-    for (const sub of positions.subs) subs.push(sub);
+    positions.appendTo(mains, subs);
   }
 
   /** What the compares need, and the branches that they choose now; if they cannot be evaluated yet, both. */

@@ -1,7 +1,8 @@
 import { describe, expect, it } from "vitest";
 import type { KeyString } from "../base/bytes.ts";
 import { type Random, seededRandom } from "../base/random.ts";
-import { NEWEST, PositionList, TreeIndex } from "./tree-index.ts";
+import { PositionList } from "./position-list.ts";
+import { NEWEST, TreeIndex } from "./tree-index.ts";
 
 interface Change {
   readonly main: number;
@@ -66,14 +67,9 @@ class NaiveIndex {
 }
 
 function listOf(positions: PositionList): [KeyString, Change][] {
-  return positions.keys.map((key, i) => [
-    key,
-    {
-      main: positions.mains[i] ?? -1,
-      sub: positions.subs[i] ?? -1,
-      create: positions.creates[i] ?? -1,
-      version: positions.versions[i] ?? -1,
-    },
+  return Array.from({ length: positions.length }, (_, i) => [
+    positions.keyAt(i),
+    { main: positions.mainAt(i), sub: positions.subAt(i), create: positions.createAt(i), version: positions.versionAt(i) },
   ]);
 }
 

@@ -28,6 +28,7 @@
 import { assert } from "../base/assert.ts";
 import type { KeyString } from "../base/bytes.ts";
 import { findChange, type KeyHistory, pruneHistory, QUAD, staysAtCompaction } from "./key-index.ts";
+import type { PositionList } from "./position-list.ts";
 import {
   ColumnStore,
   CREATE,
@@ -59,36 +60,6 @@ import {
 
 /** Reads at "the newest, whatever it is". */
 export const NEWEST = Number.MAX_SAFE_INTEGER;
-
-/** Positions collected by a walk: parallel arrays, in key order. */
-export class PositionList {
-  readonly keys: KeyString[] = [];
-  readonly mains: number[] = [];
-  readonly subs: number[] = [];
-  readonly creates: number[] = [];
-  readonly versions: number[] = [];
-
-  get length(): number {
-    return this.keys.length;
-  }
-
-  push(key: KeyString, main: number, sub: number, create: number, version: number): void {
-    this.keys.push(key);
-    this.mains.push(main);
-    this.subs.push(sub);
-    this.creates.push(create);
-    this.versions.push(version);
-  }
-
-  /** Forgets all but the first `length`. */
-  truncate(length: number): void {
-    this.keys.length = length;
-    this.mains.length = length;
-    this.subs.length = length;
-    this.creates.length = length;
-    this.versions.length = length;
-  }
-}
 
 export class TreeIndex {
   /** Registers: the change found, or, after `put` and `remove`, the newest change before. Version 0: none, or a deletion. */

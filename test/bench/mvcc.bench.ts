@@ -13,7 +13,8 @@ import { keyStringOf } from "../../src/base/bytes.ts";
 import { NO_LEASE } from "../../src/base/ids.ts";
 import { seededRandom } from "../../src/base/random.ts";
 import { type LeaseView, MvccStore } from "../../src/mvcc/index.ts";
-import { NEWEST, PositionList, TreeIndex } from "../../src/mvcc/tree-index.ts";
+import { PositionList } from "../../src/mvcc/position-list.ts";
+import { NEWEST, TreeIndex } from "../../src/mvcc/tree-index.ts";
 
 const KEYS = Number(process.argv[2] ?? 1_000_000);
 const KIND = process.argv[3] ?? "level";
