@@ -1,0 +1,109 @@
+/** Members that are killed at once, one, the leader, or all. */
+import { sleep } from "../../support/server-process.ts";
+import { median } from "../medians.ts";
+import type { Scenario, Stage } from "../scenario.ts";
+import { Load } from "../verify.ts";
+
+/** After the death of a leader the others must go on within this. */
+const TAKE_OVER_MS = 3000;
+
+/** Kills the leader and tells how long nobody could write. */
+async function killLeader(stage: Stage, cluster: ReturnType<Stage["cluster"]>, load: Load): Promise<{ name: string; ms: number }> {
+  const leader = await cluster.leader();
+  await load.progress(50);
+  const others = cluster.list.filter((member) => member !== leader);
+  const before = load.workload.history.length;
+  await cluster.kill(leader);
+  const killedAt = performance.now();
+  const asked = new Set(others.map(({ name }) => name));
+  const wentOn = (): number | undefined =>
+    load.workload.history
+      .slice(before)
+      .find(({ outcome, member, call, exchange }) => outcome === "yes" && asked.has(member) && call >= killedAt && exchange.kind === "put")
+      ?.ret;
+  const until = performance.now() + 20_000;
+  for (;;) {
+    const at = wentOn();
+    if (at !== undefined) return { name: leader.name, ms: at - killedAt };
+    stage.require(performance.now() < until, "the others do not go on without their leader within 20 s");
+    await sleep(20);
+  }
+}
+
+async function leaderKilled(stage: Stage, flags: readonly string[], pauseBetween: (load: Load) => Promise<void>): Promise<void> {
+  const cluster = stage.cluster(3, { flags });
+  await cluster.startAll();
+  const load = new Load(cluster, { clients: 9, seed: stage.seed });
+  const times: number[] = [];
+  for (let round = 0; round < (stage.long ? 8 : 3); round += 1) {
+    await load.progress(300);
+    const { name, ms } = await killLeader(stage, cluster, load);
+    times.push(ms);
+    await pauseBetween(load);
+    await cluster.start(cluster.member(name));
+  }
+  stage.note(`writes went on after ${times.map((ms) => Math.round(ms)).join(", ")} ms`);
+  stage.requireGood(await load.verdict());
+  stage.require(median(times) <= TAKE_OVER_MS, `the others needed ${Math.round(median(times))} ms to go on, more than ${TAKE_OVER_MS}`);
+}
+
+export const KILL_SCENARIOS: readonly Scenario[] = [
+  {
+    name: "leader-killed",
+    about: "three members: the leader is killed under load, the others go on within 3 s, it returns and catches up from the log",
+    quick: true,
+    run: (stage) => leaderKilled(stage, [], () => Promise.resolve()),
+  },
+  {
+    name: "leader-killed-snapshot",
+    about: "the same with a short log, so that who returns needs the leader's state",
+    quick: true,
+    async run(stage) {
+      await leaderKilled(stage, ["--snapshot-count", "60", "--snapshot-catchup-entries", "20"], (load) => load.progress(400));
+    },
+  },
+  {
+    name: "all-killed",
+    about: "three members: all are killed at once under load, again and again; every acknowledged write is there afterwards",
+    quick: true,
+    async run(stage) {
+      const cluster = stage.cluster(3, { flags: stage.random.chance({ of: 1, outOf: 2 }) ? ["--snapshot-count", "100"] : [] });
+      await cluster.startAll();
+      const load = new Load(cluster, { clients: 9, seed: stage.seed, compactEvery: 800 });
+      for (let round = 0; round < (stage.long ? 10 : 3); round += 1) {
+        await load.progress(200 + stage.random.below(200));
+        await Promise.all(cluster.list.map((member) => cluster.kill(member)));
+        for (const member of cluster.list) {
+          cluster.launch(member);
+          await sleep(stage.random.below(300));
+        }
+        await cluster.untilServing();
+      }
+      stage.requireGood(await load.verdict());
+    },
+  },
+  {
+    name: "one-member-killed",
+    about: "a lone member is killed under load many times, also while it starts; torn ends lose nothing that was acknowledged",
+    quick: true,
+    async run(stage) {
+      const cluster = stage.cluster(1, { flags: ["--snapshot-count", "300"] });
+      await cluster.startAll();
+      const [member] = cluster.list;
+      if (member === undefined) return;
+      const load = new Load(cluster, { clients: 12, seed: stage.seed, compactEvery: 1500, padding: 3000, pauseMs: 1 });
+      for (let round = 0; round < (stage.long ? 40 : 10); round += 1) {
+        await load.progress(30 + stage.random.below(200));
+        await cluster.kill(member);
+        if (stage.random.chance({ of: 1, outOf: 3 })) {
+          // Again while it recovers.
+          cluster.launch(member);
+          await sleep(stage.random.below(400));
+          await cluster.kill(member);
+        }
+        await cluster.start(member);
+      }
+      stage.requireGood(await load.verdict());
+    },
+  },
+];
