@@ -8,7 +8,7 @@ import { bytesOfKey, compareBytes, EMPTY_BYTES, type KeyString, keyStringOf } fr
 import { NO_LEASE } from "../base/ids.ts";
 import { MergeSort } from "./merge-sort.ts";
 import { PositionList } from "./position-list.ts";
-import type { StoredPair } from "./row.ts";
+import { RowArena, type StoredPair } from "./row.ts";
 import { LOAD_CHUNK_ROWS, type Rows } from "./rows.ts";
 import type { Slicer } from "./slices.ts";
 import { NEWEST, type TreeIndex } from "./tree-index.ts";
@@ -326,6 +326,8 @@ export class RangeRead {
   async #load(slicer: Slicer): Promise<KeyValue[]> {
     const length = this.#length;
     const keep = length <= CACHED_READ_PAIRS_MAX;
+    // The backend gives each row memory of its own: a hundred thousand small buffers, which the collector visits one by one.
+    const arena = new RowArena();
     // Of its full length at once: growing it would copy it again and again.
     const kvs = new Array<KeyValue>(length);
     for (let from = 0; from < length; from += LOAD_CHUNK_ROWS) {
@@ -336,7 +338,10 @@ export class RangeRead {
         subs.push(this.#subAt(n));
       }
       const pairs = await this.#rows.loadMany(mains, subs, keep);
-      for (let i = 0; i < pairs.length; i += 1) kvs[from + i] = (pairs[i] as StoredPair).keyValue;
+      for (let i = 0; i < pairs.length; i += 1) {
+        const pair = pairs[i] as StoredPair;
+        kvs[from + i] = keep ? pair.keyValue : pair.unslabbed(arena).toKeyValue();
+      }
       // What was all in memory resolved without a turn of the event loop.
       if (slicer.due) await slicer.pause();
       else slicer.throwIfAborted();
