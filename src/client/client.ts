@@ -22,7 +22,17 @@ import {
   rangeRequest,
   touchRequest,
 } from "./requests.ts";
-import { type DeleteResult, deleteResult, headerOf, type PutResult, putResult, type RangeResult, rangeResult } from "./results.ts";
+import {
+  type DeleteResult,
+  deleteResult,
+  headerOf,
+  type KeysResult,
+  keysResult,
+  type PutResult,
+  putResult,
+  type RangeResult,
+  rangeResult,
+} from "./results.ts";
 import type { Credentials } from "./tokens.ts";
 import type { Transport } from "./transport.ts";
 import { TxnBuilder, type TxnRunner, txnRunner } from "./txn.ts";
@@ -115,6 +125,26 @@ export class EtcdClient<V = string, K = string> {
     return this.withValues(utf8).withKeys(utf8);
   }
 
+  /** Keys as text. */
+  withTextKeys(): EtcdClient<V, string> {
+    return this.withKeys(utf8);
+  }
+
+  /** A key as the server has it, with what the namespace puts in front. */
+  encodeKey(key: KeyInput<K>): Uint8Array {
+    return this.#coding.key(key);
+  }
+
+  /** A value as it is stored. */
+  encodeValue(value: ValueInput<V>): Uint8Array {
+    return this.#coding.value(value);
+  }
+
+  /** @throws UndecodableError */
+  decodeValue(stored: Uint8Array): V {
+    return this.#coding.valueOf(stored);
+  }
+
   // -- keys and values ---------------------------------------------------------------------------------------------------------------------
 
   /** The pair, or undefined if there is none. Linearizable unless `serializable` is asked for. */
@@ -126,6 +156,12 @@ export class EtcdClient<V = string, K = string> {
   async range(key: KeyInput<K>, options?: RangeOptions<K>): Promise<RangeResult<V, K>> {
     const request = rangeRequest(this.#coding, key, options);
     return rangeResult(this.#coding, await this.#caller.unary(api.KvService.range, request, options, "read"));
+  }
+
+  /** The same without values, which then do not travel either. */
+  async keys(key: KeyInput<K>, options?: RangeOptions<K>): Promise<KeysResult<K>> {
+    const request = { ...rangeRequest(this.#coding, key, options), keysOnly: true };
+    return keysResult(this.#coding, await this.#caller.unary(api.KvService.range, request, options, "read"));
   }
 
   /** How many keys there are in a range. */

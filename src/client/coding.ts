@@ -23,6 +23,9 @@ export interface KeyValue<V = string, K = string> {
   readonly lease: bigint;
 }
 
+/** A stored pair without its value. */
+export type KeyInfo<K = string> = Omit<KeyValue<unknown, K>, "value" | "lease">;
+
 /** Which keys, beside the one named. At most one of these; none means just that key. */
 export interface KeySelection<K = string> {
   /** All keys that begin with the key. With an empty key: all keys. */
@@ -103,6 +106,10 @@ export class Coding<V, K> {
 
   keyOf(key: Uint8Array): K {
     return this.#decodeKey(this.prefix.length === 0 ? key : key.subarray(this.prefix.length));
+  }
+
+  valueOf(value: Uint8Array): V {
+    return this.#decodeValue(value);
   }
 
   pair(kv: api.KeyValue): KeyValue<V, K> {

@@ -72,6 +72,25 @@ export class Deadline {
   readonly #onAbort = (): void => this.#controller.abort(canceledError(this.#source as AbortSignal));
 }
 
+/** A signal that is aborted with the first of `signals`, for its reason. Call `done` when nobody listens any more. */
+export function linked(...signals: readonly (AbortSignal | undefined)[]): { readonly signal: AbortSignal; done(): void } {
+  const controller = new AbortController();
+  const releases: (() => void)[] = [];
+  for (const signal of signals) {
+    if (signal === undefined) continue;
+    const onAbort = (): void => controller.abort(signal.reason);
+    if (signal.aborted) onAbort();
+    signal.addEventListener("abort", onAbort, { once: true });
+    releases.push(() => signal.removeEventListener("abort", onAbort));
+  }
+  return {
+    signal: controller.signal,
+    done: () => {
+      for (const release of releases) release();
+    },
+  };
+}
+
 /** Resolves after `ms`; rejects with the signal's error when that is aborted before. */
 export function pause(clock: Clock, ms: number, signal: AbortSignal | undefined): Promise<void> {
   return new Promise((resolve, reject) => {

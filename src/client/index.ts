@@ -12,7 +12,7 @@ export type { AlarmName, KeyChoice, MemberCallOptions, PermissionName } from "./
 export { AuthClient, ClusterClient, MaintenanceClient } from "./admin.ts";
 export { EtcdClient } from "./client.ts";
 export { bytes, type Codec, json, utf8 } from "./codec.ts";
-export type { KeyInput, KeySelection, KeyValue, ValueInput } from "./coding.ts";
+export type { KeyInfo, KeyInput, KeySelection, KeyValue, ValueInput } from "./coding.ts";
 export type { CallOptions } from "./deadline.ts";
 export {
   BadAnswerError,
@@ -32,7 +32,7 @@ export { type GrantOptions, Lease, LeaseClient, type LeaseEnd, LeaseLostError, t
 export { type LocalClientOptions, localClient } from "./local.ts";
 export type { PageOptions } from "./pages.ts";
 export type { DeleteOptions, GetOptions, PutOptions, RangeOptions, SortBy } from "./requests.ts";
-export type { DeleteResult, PutResult, RangeResult, ResponseHeader } from "./results.ts";
+export type { DeleteResult, KeysResult, PutResult, RangeResult, ResponseHeader } from "./results.ts";
 export type { Credentials } from "./tokens.ts";
 export type { CallContext, Channel, Transport, WatchSession } from "./transport.ts";
 export { type Compare, compare, type Op, type OpResult, op, type Relation, type TxnBuilder, type TxnResult } from "./txn.ts";

@@ -13,7 +13,6 @@ export interface PageOptions<K = string> extends CallOptions, KeySelection<K> {
   /** As of this past revision; 0 or absent: the newest when the first page is read. */
   readonly revision?: number | undefined;
   readonly serializable?: boolean | undefined;
-  readonly keysOnly?: boolean | undefined;
   /** From the last key to the first. */
   readonly descending?: boolean | undefined;
 }

@@ -19,8 +19,6 @@ export interface RangeOptions<K = string> extends GetOptions, KeySelection<K> {
   readonly limit?: number | undefined;
   /** Default: ascending by key. */
   readonly sort?: { readonly by: SortBy; readonly order?: "ascending" | "descending" | undefined } | undefined;
-  /** Without values (and lease ids). */
-  readonly keysOnly?: boolean | undefined;
   readonly countOnly?: boolean | undefined;
   /** Only pairs whose last change is not older than this. */
   readonly minModRevision?: number | undefined;
@@ -90,7 +88,7 @@ export function rangeRequest<V, K>(coding: Coding<V, K>, key: KeyInput<K>, optio
     sortOrder: sort === undefined ? api.SortOrder.NONE : sort.order === "descending" ? api.SortOrder.DESCEND : api.SortOrder.ASCEND,
     sortTarget: target,
     serializable: options.serializable === true,
-    keysOnly: options.keysOnly === true,
+    keysOnly: false,
     countOnly: options.countOnly === true,
     minModRevision: counter(options.minModRevision, "minModRevision"),
     maxModRevision: counter(options.maxModRevision, "maxModRevision"),

@@ -1,6 +1,6 @@
 /** What calls answer with. */
 import type * as api from "../api/index.ts";
-import type { Coding, KeyValue } from "./coding.ts";
+import type { Coding, KeyInfo, KeyValue } from "./coding.ts";
 
 /** Who answered, and at which revision of the store. */
 export interface ResponseHeader {
@@ -29,6 +29,11 @@ export interface RangeResult<V = string, K = string> {
   readonly header: ResponseHeader;
 }
 
+/** As {@link RangeResult}, without values. */
+export interface KeysResult<K = string> extends Omit<RangeResult<unknown, K>, "kvs"> {
+  readonly keys: readonly KeyInfo<K>[];
+}
+
 export interface DeleteResult<V = string, K = string> {
   readonly deleted: number;
   /** The pairs before, in key order, if they were asked for. */
@@ -52,6 +57,22 @@ export function rangeResult<V, K>(coding: Coding<V, K>, response: api.RangeRespo
   const header = headerOf(response);
   return {
     kvs: response.kvs.map((kv) => coding.pair(kv)),
+    count: response.count,
+    more: response.more,
+    revision: header.revision,
+    header,
+  };
+}
+
+export function keysResult<V, K>(coding: Coding<V, K>, response: api.RangeResponse): KeysResult<K> {
+  const header = headerOf(response);
+  return {
+    keys: response.kvs.map(({ key, createRevision, modRevision, version }) => ({
+      key: coding.keyOf(key),
+      createRevision,
+      modRevision,
+      version,
+    })),
     count: response.count,
     more: response.more,
     revision: header.revision,

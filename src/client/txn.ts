@@ -40,26 +40,30 @@ export interface Compare<V = unknown, K = unknown> {
   readonly selection: KeySelection<K> | undefined;
 }
 
+/** Text and bytes are keys for every client, and bytes values; anything else only for one with the right codec. */
+type OwnValue<V> = V extends Uint8Array ? never : V;
+type OwnKey<K> = K extends string | Uint8Array ? never : K;
+
 /** Conditions of transactions. */
 export const compare = {
   /** There is no such key (in a selection: none at all). */
-  absent: <K = string>(key: KeyInput<K>, selection?: KeySelection<K>): Compare<never, K> =>
+  absent: <K>(key: KeyInput<K>, selection?: KeySelection<K>): Compare<never, OwnKey<K>> =>
     condition<never, K>("createRevision", key, "=", 0, selection),
-  exists: <K = string>(key: KeyInput<K>): Compare<never, K> => condition<never, K>("createRevision", key, "!=", 0, undefined),
+  exists: <K>(key: KeyInput<K>): Compare<never, OwnKey<K>> => condition<never, K>("createRevision", key, "!=", 0, undefined),
   /** Of an absent key: 0. */
-  version: <K = string>(key: KeyInput<K>, relation: Relation, to: number, selection?: KeySelection<K>): Compare<never, K> =>
+  version: <K>(key: KeyInput<K>, relation: Relation, to: number, selection?: KeySelection<K>): Compare<never, OwnKey<K>> =>
     condition<never, K>("version", key, relation, to, selection),
   /** Of an absent key: 0. */
-  createRevision: <K = string>(key: KeyInput<K>, relation: Relation, to: number, selection?: KeySelection<K>): Compare<never, K> =>
+  createRevision: <K>(key: KeyInput<K>, relation: Relation, to: number, selection?: KeySelection<K>): Compare<never, OwnKey<K>> =>
     condition<never, K>("createRevision", key, relation, to, selection),
   /** Of an absent key: 0. */
-  modRevision: <K = string>(key: KeyInput<K>, relation: Relation, to: number, selection?: KeySelection<K>): Compare<never, K> =>
+  modRevision: <K>(key: KeyInput<K>, relation: Relation, to: number, selection?: KeySelection<K>): Compare<never, OwnKey<K>> =>
     condition<never, K>("modRevision", key, relation, to, selection),
   /** Never true for an absent key, whatever the relation. */
-  value: <V, K = string>(key: KeyInput<K>, relation: Relation, to: V, selection?: KeySelection<K>): Compare<V, K> =>
-    condition("value", key, relation, to as ValueInput<V>, selection),
+  value: <V, K>(key: KeyInput<K>, relation: Relation, to: V, selection?: KeySelection<K>): Compare<OwnValue<V>, OwnKey<K>> =>
+    condition("value", key, relation, to as ValueInput<OwnValue<V>>, selection),
   /** Of a key without a lease, and of an absent one: 0n. */
-  lease: <K = string>(key: KeyInput<K>, relation: Relation, to: bigint, selection?: KeySelection<K>): Compare<never, K> =>
+  lease: <K>(key: KeyInput<K>, relation: Relation, to: bigint, selection?: KeySelection<K>): Compare<never, OwnKey<K>> =>
     condition<never, K>("lease", key, relation, to, selection),
 } as const;
 
@@ -69,8 +73,8 @@ function condition<V, K>(
   relation: Relation,
   to: number | bigint | ValueInput<V>,
   selection: KeySelection<K> | undefined,
-): Compare<V, K> {
-  return { target, key, relation, to, selection };
+): Compare<V, OwnKey<K>> {
+  return { target, key, relation, to, selection } as Compare<V, OwnKey<K>>;
 }
 
 export interface GetOp<K = unknown> {
@@ -105,15 +109,13 @@ export type Op<V = unknown, K = unknown> = GetOp<K> | RangeOp<K> | PutOp<V, K> |
 
 /** Operations of transactions. */
 export const op = {
-  get: <K = string>(key: KeyInput<K>, options?: GetOp<K>["options"]): GetOp<K> => ({ op: "get", key, options }),
-  range: <K = string>(key: KeyInput<K>, options: RangeOp<K>["options"] = {}): RangeOp<K> => ({ op: "range", key, options }),
-  put: <V, K = string>(key: KeyInput<K>, value: V, options?: PutOp["options"]): PutOp<V, K> => ({
-    op: "put",
-    key,
-    value: value as ValueInput<V>,
-    options,
-  }),
-  delete: <K = string>(key: KeyInput<K>, options?: DeleteOp<K>["options"]): DeleteOp<K> => ({ op: "delete", key, options }),
+  get: <K>(key: KeyInput<K>, options?: GetOp["options"]): GetOp<OwnKey<K>> => ({ op: "get", key, options }) as GetOp<OwnKey<K>>,
+  range: <K>(key: KeyInput<K>, options: RangeOp<K>["options"] = {}): RangeOp<OwnKey<K>> =>
+    ({ op: "range", key, options }) as RangeOp<OwnKey<K>>,
+  put: <V, K>(key: KeyInput<K>, value: V, options?: PutOp["options"]): PutOp<OwnValue<V>, OwnKey<K>> =>
+    ({ op: "put", key, value: value as ValueInput<V>, options }) as unknown as PutOp<OwnValue<V>, OwnKey<K>>,
+  delete: <K>(key: KeyInput<K>, options?: DeleteOp<K>["options"]): DeleteOp<OwnKey<K>> =>
+    ({ op: "delete", key, options }) as DeleteOp<OwnKey<K>>,
   /** A transaction inside: its conditions, too, are judged on the state before the outermost one. */
   txn: <const S extends readonly Op[] = [], const F extends readonly Op[] = []>(inner: {
     readonly if?: readonly Compare[];

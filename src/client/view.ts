@@ -153,6 +153,32 @@ export class View<V = string, K = string> implements Iterable<KeyValue<V, K>> {
     return this;
   }
 
+  /**
+   * Resolves with what `condition` gives as soon as that is not undefined: now, or after a change.
+   * @throws what ended the view, `canceled`, `deadline-exceeded`
+   */
+  async until<T>(condition: (view: this) => T | undefined, options?: Pick<CallOptions, "signal" | "timeoutMs">): Promise<T> {
+    if (this.#end !== undefined) throw this.#end;
+    const now = condition(this);
+    if (now !== undefined) return now;
+    const deadline = new Deadline(this.#caller.clock, options?.timeoutMs ?? 0, options?.signal, this.#over);
+    let stop = (): void => undefined;
+    try {
+      return await new Promise<T>((resolve, reject) => {
+        deadline.signal.addEventListener("abort", () => reject(deadline.error), { once: true });
+        if (deadline.signal.aborted) reject(deadline.error);
+        const check = (): void => {
+          const value = condition(this);
+          if (value !== undefined) resolve(value);
+        };
+        stop = this.onChange(check);
+      });
+    } finally {
+      stop();
+      deadline.done();
+    }
+  }
+
   /** Calls `listener` after each change, when the view already shows it. Returns how to stop that. What it throws becomes an unhandled rejection. */
   onChange(listener: (change: ViewChange<V, K>) => void): () => void {
     this.#listeners.add(listener);

@@ -50,14 +50,14 @@ describe.each(WAYS)("keys and values, $name", ({ connect }) => {
     expect(await keys("b/2", { fromKey: true })).toEqual(["b/2", "b/3", "c"]);
     expect(await keys("a", { end: "b/2" })).toEqual(["a", "b/1"]);
     expect(await keys("b/", { prefix: true, limit: 1, sort: { by: "key", order: "descending" } })).toEqual(["b/3"]);
-    expect(await client.range("b/", { prefix: true, limit: 2, keysOnly: true })).toMatchObject({
+    expect(await client.range("b/", { prefix: true, limit: 2 })).toMatchObject({
       count: 3,
       more: true,
-      kvs: [
-        { key: "b/1", value: "" },
-        { key: "b/2", value: "" },
-      ],
+      kvs: [{ key: "b/1" }, { key: "b/2" }],
     });
+    const info = await client.keys("b/", { prefix: true, limit: 1 });
+    expect(info.keys).toEqual([{ key: "b/1", createRevision: expect.any(Number), modRevision: expect.any(Number), version: 1 }]);
+    expect(info).toMatchObject({ count: 3, more: true });
     expect(await client.count("b/", { prefix: true })).toBe(3);
     expect((await client.delete("b/", { prefix: true })).deleted).toBe(3);
     expect(await keys("", { prefix: true })).toEqual(["a", "c"]);
