@@ -5,15 +5,7 @@ export { JWT_METHODS, JwtKeyError, type JwtMethod, JwtTokens, type JwtTokensOpti
 export { noTokens } from "./no-tokens.ts";
 export { inThreadHasher } from "./password-in-thread.ts";
 export { passwordWorker } from "./password-worker.ts";
-export {
-  BCRYPT_COST_DEFAULT,
-  BCRYPT_COST_MAX,
-  BCRYPT_COST_MIN,
-  checkPassword,
-  impossibleHash,
-  newSalt,
-  type PasswordHasher,
-} from "./passwords.ts";
+export { checkPassword, impossibleHash, newSalt, type PasswordHasher } from "./passwords.ts";
 export {
   type AttachedKeys,
   requireDeleteRange,

@@ -12,9 +12,6 @@ export interface PasswordHasher {
   close(): Promise<void>;
 }
 
-export const BCRYPT_COST_DEFAULT = 10;
-export const BCRYPT_COST_MIN = 4;
-export const BCRYPT_COST_MAX = 31;
 /** What lies behind is not looked at by bcrypt, so longer passwords are refused. */
 const PASSWORD_BYTES_MAX = 72;
 const SALT_BYTES = 16;

@@ -1,5 +1,6 @@
 /** What the settings other than addresses must fulfil, and what the operator is told about them. */
 import type { LogFields } from "../base/logger.ts";
+import type { JwtMethod } from "../server/index.ts";
 import type { ConfigProblem, Report } from "./config-error.ts";
 import { DurationError, formatDurationMs, parseDurationMs } from "./go-duration.ts";
 import { environmentVariableOf, isDefault, SETTING_NAMES, type SettingName, type SettingValues, settingSpec } from "./settings.ts";
@@ -166,9 +167,77 @@ export function checkAmounts(values: SettingValues, problem: Report): void {
   }
 }
 
-export function checkAuth(values: SettingValues, problem: Report): void {
-  const kind = values["auth-token"].split(",", 1)[0];
-  if (kind !== "simple" && kind !== "jwt" && kind !== "") problem("auth-token", "auth: invalid auth options", "start");
+/** How callers are known by tokens. Paths of key files are as they were given. */
+export type AuthTokens =
+  | { readonly kind: "simple" }
+  | { readonly kind: "none" }
+  | {
+      readonly kind: "jwt";
+      readonly method: JwtMethod;
+      readonly publicKeyFile: string | undefined;
+      readonly privateKeyFile: string | undefined;
+      readonly ttlMs: number;
+    };
+
+/** All of them, as the type makes sure. */
+const JWT_METHODS: Readonly<Record<JwtMethod, true>> = {
+  ...{ RS256: true, RS384: true, RS512: true, PS256: true, PS384: true, PS512: true },
+  ...{ ES256: true, ES384: true, ES512: true, EdDSA: true, HS256: true, HS384: true, HS512: true },
+};
+const JWT_OPTIONS = ["sign-method", "pub-key", "priv-key", "ttl"];
+const JWT_TTL_MS_DEFAULT = 5 * 60_000;
+const BCRYPT_COST_MIN = 4;
+const BCRYPT_COST_MAX = 31;
+const BCRYPT_COST_DEFAULT = 10;
+
+export function resolveAuthTokens(values: SettingValues, problem: Report, notices: ConfigNotice[]): AuthTokens {
+  const text = values["auth-token"];
+  const refused = (message: string): AuthTokens => {
+    problem("auth-token", message, "start");
+    return { kind: "simple" };
+  };
+  // etcd takes this, too: then nobody can log in by password.
+  if (text === "") return { kind: "none" };
+  const [kind, ...parts] = text.split(",");
+  const options = new Map<string, string>();
+  for (const part of parts) {
+    const [name = "", value, ...more] = part.split("=");
+    if (value === undefined || more.length > 0 || options.has(name)) return refused("auth: invalid auth options");
+    options.set(name, value);
+  }
+  if (kind === "simple") return { kind };
+  if (kind !== "jwt") return refused("auth: invalid auth options");
+  const method = (Object.keys(JWT_METHODS) as JwtMethod[]).find((one) => one === options.get("sign-method"));
+  const ttlMs = readTtl(options.get("ttl"));
+  if (method === undefined || ttlMs === undefined) return refused("auth: invalid auth options");
+  const publicKeyFile = options.get("pub-key");
+  const privateKeyFile = options.get("priv-key");
+  if (privateKeyFile === undefined && (publicKeyFile === undefined || method.startsWith("HS"))) return refused("auth: missing key data");
+  const unknown = [...options.keys()].filter((name) => !JWT_OPTIONS.includes(name));
+  if (unknown.length > 0) notices.push({ level: "warn", message: "unknown JWT options", fields: { keys: unknown } });
+  return { kind, method, publicKeyFile, privateKeyFile, ttlMs };
+}
+
+function readTtl(text: string | undefined): number | undefined {
+  if (text === undefined) return JWT_TTL_MS_DEFAULT;
+  try {
+    return parseDurationMs(text);
+  } catch (error) {
+    if (!(error instanceof DurationError)) throw error;
+    return undefined;
+  }
+}
+
+/** Costs out of range are replaced by the default, as in etcd. */
+export function resolveBcryptCost(values: SettingValues, notices: ConfigNotice[]): number {
+  const cost = values["bcrypt-cost"];
+  if (cost >= BCRYPT_COST_MIN && cost <= BCRYPT_COST_MAX) return cost;
+  notices.push({
+    level: "warn",
+    message: "use default bcrypt cost instead of the invalid given cost",
+    fields: { "min-cost": BCRYPT_COST_MIN, "max-cost": BCRYPT_COST_MAX, "default-cost": BCRYPT_COST_DEFAULT, "given-cost": cost },
+  });
+  return BCRYPT_COST_DEFAULT;
 }
 
 export function checkTracing(values: SettingValues, problem: Report): void {
@@ -191,10 +260,8 @@ export function refuseMissing(values: SettingValues, problems: ConfigProblem[]):
 
 function isHarmless(name: SettingName, values: SettingValues): boolean {
   if (isDefault(name, values[name])) return true;
-  // Go decides the lowest version when none is named, and a simple token takes no options.
-  if (name === "tls-min-version") return values["tls-min-version"] === "";
-  if (name === "auth-token") return values["auth-token"] === "" || values["auth-token"].startsWith("simple,");
-  return false;
+  // Go decides the lowest version when none is named.
+  return name === "tls-min-version" && values["tls-min-version"] === "";
 }
 
 export function noteSettings(values: SettingValues, given: ReadonlySet<SettingName>, notices: ConfigNotice[]): void {

@@ -51,6 +51,9 @@ describe("defaults", () => {
       watchProgressNotifyMs: 600_000,
       warningApplyMs: 100,
       leaseCheckpoint: false,
+      bcryptCost: 10,
+      authTokenTtlMs: 300_000,
+      clientCertAuth: false,
       valueCacheBytes: 67_108_864,
       unsafeNoFsync: false,
       mutants: undefined,
@@ -266,6 +269,16 @@ describe("problems", () => {
     [{ initialCluster: "foo" }, "error setting up initial cluster: URL scheme must be http, https, unix, or unixs: "],
     [{ initialCluster: "foo=bar" }, "error setting up initial cluster: URL scheme must be http, https, unix, or unixs: bar"],
     [{ authToken: "foo" }, "auth: invalid auth options"],
+    [{ authToken: "foo,a=b" }, "auth: invalid auth options"],
+    [{ authToken: "simple,foo" }, "auth: invalid auth options"],
+    [{ authToken: "simple,a=b=c" }, "auth: invalid auth options"],
+    [{ authToken: "jwt" }, "auth: invalid auth options"],
+    [{ authToken: "jwt,sign-method=FOO,priv-key=k" }, "auth: invalid auth options"],
+    [{ authToken: "jwt,sign-method=none,priv-key=k" }, "auth: invalid auth options"],
+    [{ authToken: "jwt,sign-method=RS256,priv-key=k,priv-key=l" }, "auth: invalid auth options"],
+    [{ authToken: "jwt,sign-method=RS256,priv-key=k,ttl=xx" }, "auth: invalid auth options"],
+    [{ authToken: "jwt,sign-method=RS256" }, "auth: missing key data"],
+    [{ authToken: "jwt,sign-method=HS256,pub-key=k" }, "auth: missing key data"],
     [
       { listenClientUrls: "https://127.0.0.1:1" },
       "TLS key/cert (--cert-file, --key-file) must be provided for client url https://127.0.0.1:1 with HTTPS scheme",
@@ -301,7 +314,6 @@ describe("problems", () => {
       { featureGates: "InitialCorruptCheck=true" },
       "feature gate InitialCorruptCheck is on, but holdfast has no corruption check before serving yet",
     ],
-    [{ authToken: "jwt,sign-method=RS256" }, "--auth-token is set, but holdfast has no JWT tokens yet"],
     [{ logOutputs: "systemd/journal" }, "--log-outputs has systemd/journal, but holdfast has no connection to journald yet"],
     [
       { listenPeerUrls: "unix:///run/p.sock", initialAdvertisePeerUrls: "http://h:1" },
@@ -311,6 +323,37 @@ describe("problems", () => {
     [{ initialCluster: "default=https://h:1" }, "holdfast has no TLS between members yet (--initial-cluster default=https://h:1)"],
   ])("%j: %s", (input, message) => {
     expect(problems(input)).toEqual([message]);
+  });
+
+  it("reads the kind of tokens", () => {
+    const tokens = (authToken: string): unknown => resolved({ authToken }).authTokens;
+    expect([tokens("simple"), tokens("simple,a=b"), tokens("")]).toEqual([{ kind: "simple" }, { kind: "simple" }, { kind: "none" }]);
+    expect(tokens("jwt,sign-method=ES256,pub-key=k/pub,priv-key=/k/priv,ttl=1m30s")).toEqual({
+      kind: "jwt",
+      method: "ES256",
+      publicKeyFile: "/w/k/pub",
+      privateKeyFile: "/k/priv",
+      ttlMs: 90_000,
+    });
+    expect(tokens("jwt,pub-key=p,sign-method=EdDSA")).toMatchObject({ publicKeyFile: "/w/p", privateKeyFile: undefined, ttlMs: 300_000 });
+    const { notices } = resolved({ authToken: "jwt,sign-method=PS256,priv-key=k,foo=bar", inMemory: true });
+    expect(notices).toContainEqual({ level: "warn", message: "unknown JWT options", fields: { keys: ["foo"] } });
+  });
+
+  it("replaces costs that bcrypt has not, and no lifetime of tokens", () => {
+    for (const bcryptCost of [0, 3, 32]) {
+      const { server, notices } = resolved({ bcryptCost });
+      expect(server.bcryptCost).toBe(10);
+      expect(notices).toContainEqual({
+        level: "warn",
+        message: "use default bcrypt cost instead of the invalid given cost",
+        fields: { "min-cost": 4, "max-cost": 31, "default-cost": 10, "given-cost": bcryptCost },
+      });
+    }
+    expect([resolved({ bcryptCost: 4 }), resolved({ bcryptCost: 31 })].map(({ server }) => server.bcryptCost)).toEqual([4, 31]);
+    expect([resolved({ authTokenTtl: 0 }), resolved({ authTokenTtl: 3 })].map(({ server }) => server.authTokenTtlMs)).toEqual([
+      300_000, 3000,
+    ]);
   });
 
   it("refuses values of another type, as plain JavaScript may give them", () => {

@@ -22,9 +22,9 @@ import {
 } from "./config-addresses.ts";
 import { ConfigError, type ConfigProblem } from "./config-error.ts";
 import {
+  type AuthTokens,
   type ConfigNotice,
   checkAmounts,
-  checkAuth,
   checkDiscovery,
   checkTiming,
   checkTls,
@@ -32,6 +32,8 @@ import {
   type LogConfig,
   noteSettings,
   refuseMissing,
+  resolveAuthTokens,
+  resolveBcryptCost,
   resolveLog,
   resolveRetention,
 } from "./config-rules.ts";
@@ -52,7 +54,7 @@ import { isSocketFile, parseUrl, withAddress } from "./urls.ts";
 
 export type { ListenUrl } from "./config-addresses.ts";
 export { ConfigError, type ConfigProblem } from "./config-error.ts";
-export type { ConfigNotice } from "./config-rules.ts";
+export type { AuthTokens, ConfigNotice } from "./config-rules.ts";
 
 /**
  * Settings of one member. Every flag of etcd in camelCase (`listenClientUrls` for `--listen-client-urls`, see the table in `settings-table.ts`), durations in
@@ -77,6 +79,8 @@ export interface EtcdConfig extends SettingInputs {
   readonly transport?: PeerTransport | undefined;
   /** Default: `setImmediate`. */
   readonly defer?: ServerPorts["defer"] | undefined;
+  /** Where passwords are hashed. Default: a worker thread. */
+  readonly passwords?: ServerPorts["passwords"];
   /** Breakages for tests that prove that a test would notice. */
   readonly mutants?: ReadonlySet<string> | undefined;
 }
@@ -105,6 +109,7 @@ export interface ResolvedConfig {
     /** Bytes of the largest message taken: requests, their wrapping and some room. */
     readonly receiveBytesMax: number;
   };
+  readonly authTokens: AuthTokens;
   readonly log: LogConfig;
   readonly featureGates: FeatureGates;
   readonly notices: readonly ConfigNotice[];
@@ -116,6 +121,7 @@ export interface ResolvedConfig {
     readonly disk?: Disk | undefined;
     readonly transport?: PeerTransport | undefined;
     readonly defer?: ServerPorts["defer"] | undefined;
+    readonly passwords?: ServerPorts["passwords"];
   };
 }
 
@@ -133,8 +139,9 @@ const REQUEST_BYTES_RECOMMENDED_MAX = 10 * MIB;
 const QUOTA_BYTES_RECOMMENDED_MAX = 8 * 2 ** 30;
 /** Room for what wraps a request on the wire (etcd's number). */
 const GRPC_OVERHEAD_BYTES = 512 * 1024;
+const AUTH_TOKEN_TTL_SECONDS_DEFAULT = 300;
 
-const INJECTED = ["inMemory", "logger", "clock", "random", "disk", "transport", "defer", "mutants"] as const;
+const INJECTED = ["inMemory", "logger", "clock", "random", "disk", "transport", "defer", "passwords", "mutants"] as const;
 
 /**
  * Checks and completes a configuration. Throws {@link ConfigError} with every problem at once. Resolving what was resolved from gives the same again.
@@ -213,7 +220,8 @@ export function resolveConfig(input: EtcdConfig = {}, options: ResolveOptions = 
   }
   checkTls(values, problem);
   checkAmounts(values, problem);
-  checkAuth(values, problem);
+  const authTokens = resolveAuthTokens(values, problem, notices);
+  const bcryptCost = resolveBcryptCost(values, notices);
   checkTracing(values, problem);
   refuseMissing(values, problems);
 
@@ -273,6 +281,9 @@ export function resolveConfig(input: EtcdConfig = {}, options: ResolveOptions = 
           values["watch-progress-notify-interval"] === 0 ? 600_000 : Math.max(values["watch-progress-notify-interval"], 100),
         warningApplyMs: values["warning-apply-duration"],
         leaseCheckpoint: featureGates.LeaseCheckpoint,
+        bcryptCost,
+        authTokenTtlMs: (values["auth-token-ttl"] === 0 ? AUTH_TOKEN_TTL_SECONDS_DEFAULT : values["auth-token-ttl"]) * 1000,
+        clientCertAuth: values["client-cert-auth"],
         valueCacheBytes: values["value-cache-bytes"],
         unsafeNoFsync: values["unsafe-no-fsync"],
         mutants: input.mutants,
@@ -293,6 +304,7 @@ export function resolveConfig(input: EtcdConfig = {}, options: ResolveOptions = 
         maxConcurrentStreams: values["max-concurrent-streams"],
         receiveBytesMax: maxRequestBytes + GRPC_OVERHEAD_BYTES,
       },
+      authTokens: withAbsolutePaths(authTokens, workingDirectory),
       log,
       featureGates,
       notices,
@@ -304,6 +316,7 @@ export function resolveConfig(input: EtcdConfig = {}, options: ResolveOptions = 
       disk: input.disk,
       transport: input.transport,
       defer: input.defer,
+      passwords: input.passwords,
     },
   };
 }
@@ -336,6 +349,12 @@ export function withBoundPorts(
     ),
   };
   return { ...config, server: freeze(server) };
+}
+
+function withAbsolutePaths(tokens: AuthTokens, workingDirectory: string): AuthTokens {
+  if (tokens.kind !== "jwt") return tokens;
+  const absolute = (path: string | undefined): string | undefined => (path === undefined ? undefined : resolve(workingDirectory, path));
+  return { ...tokens, publicKeyFile: absolute(tokens.publicKeyFile), privateKeyFile: absolute(tokens.privateKeyFile) };
 }
 
 type Values = { -readonly [Name in SettingName]: SettingValues[Name] };

@@ -55,7 +55,6 @@ export type SettingSpec = SettingBase &
 const TLS = "TLS";
 const DISCOVERY = "cluster discovery";
 const TRACING = "distributed tracing";
-const AUTH_TUNING = "configuration of authentication";
 const ROTATION = "log rotation";
 const PEER_TIMEOUTS = "connections between members are watched by heartbeats of their own";
 
@@ -586,8 +585,7 @@ export const SETTINGS = {
     kind: "text",
     default: "simple",
     section: "Auth",
-    help: "Kind of tokens: simple or jwt,...",
-    missing: "JWT tokens",
+    help: "Kind of tokens: simple, or jwt,sign-method=...,pub-key=...,priv-key=...,ttl=... with paths of key files.",
   },
   "bcrypt-cost": {
     kind: "integer",
@@ -595,7 +593,6 @@ export const SETTINGS = {
     default: 10,
     section: "Auth",
     help: "Cost of a password hash, 4 to 31.",
-    missing: AUTH_TUNING,
   },
   "auth-token-ttl": {
     kind: "integer",
@@ -603,7 +600,6 @@ export const SETTINGS = {
     default: 300,
     section: "Auth",
     help: "Seconds that an unused simple token lives.",
-    missing: AUTH_TUNING,
   },
 
   "enable-pprof": {

@@ -36,6 +36,7 @@ import {
   type ServerPorts,
   type Services,
 } from "../server/index.ts";
+import { openTokens } from "./auth-tokens.ts";
 import { type EtcdConfig, type ListenUrl, type ResolvedConfig, resolveConfig, withBoundPorts } from "./config.ts";
 import { LeaderChanges } from "./leader-changes.ts";
 
@@ -210,6 +211,7 @@ class Member implements EtcdServer {
   async start(): Promise<void> {
     const random = this.#config.injected.random ?? systemRandom();
     for (const notice of this.#config.notices) this.#logger[notice.level](notice.fields, notice.message);
+    const tokens = await openTokens(this.#config.authTokens, this.#clock, this.#logger);
     this.#transport = this.#config.injected.transport;
     if (this.#transport === undefined) {
       this.#httpTransport = createHttpPeerTransport({
@@ -238,6 +240,8 @@ class Member implements EtcdServer {
       lockDirectory: (directory) => LevelBackend.open({ directory }),
       openBackend: (directory) => (config.inMemory ? Promise.resolve(new MemoryBackend()) : LevelBackend.open({ directory })),
       defer: this.#config.injected.defer ?? ((fn) => void setImmediate(fn)),
+      passwords: this.#config.injected.passwords,
+      tokens,
     };
     const server = await Server.start({
       config,
@@ -333,8 +337,8 @@ class Member implements EtcdServer {
       cors: this.#config.cors,
       hostWhitelist: this.#config.hostWhitelist,
       enableGateway: this.#config.enableGrpcGateway,
-      clientCertAuth: false,
-      authEnabled: () => false,
+      clientCertAuth: config.clientCertAuth,
+      authEnabled: () => server.state.auth.enabled,
       maxRequestBytes: config.maxRequestBytes,
       raftStatus: () => server.raftStatus(),
       onBug: (error) => server.fail(error),

@@ -1,3 +1,4 @@
+import type { PasswordHasher, TokenProvider } from "../auth/index.ts";
 import type { Backend } from "../backend/backend.ts";
 import type { Clock } from "../base/clock.ts";
 import type { Disk } from "../base/disk.ts";
@@ -49,6 +50,13 @@ export interface ServerConfig {
   readonly warningApplyMs: number;
   readonly leaseCheckpoint: boolean;
 
+  /** Of new password hashes: each step doubles the work. */
+  readonly bcryptCost: number;
+  /** How long a simple token lives after its last use. */
+  readonly authTokenTtlMs: number;
+  /** Verified client certificates name their users. */
+  readonly clientCertAuth: boolean;
+
   /** Bytes of recently used values kept in memory. */
   readonly valueCacheBytes: number;
   readonly unsafeNoFsync: boolean;
@@ -86,6 +94,10 @@ export interface ServerPorts {
   readonly openBackend: (directory: string) => Promise<Backend>;
   /** Calls `fn` in a later turn of the event loop, after pending I/O had a chance (setImmediate). Calls keep their order. */
   readonly defer: (fn: () => void) => void;
+  /** Closed with the member. Default: a worker thread of its own, started by the first password. */
+  readonly passwords?: PasswordHasher | undefined;
+  /** Default: simple tokens. */
+  readonly tokens?: TokenProvider<AbortSignal> | undefined;
 }
 
 /** Version strings where clients look at them: those of the etcd release whose behaviour this is. */

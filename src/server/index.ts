@@ -1,4 +1,12 @@
 /** The server root's face, for `embed` and `cli`. */
+export {
+  inThreadHasher,
+  type JwtMethod,
+  JwtTokens,
+  noTokens,
+  type PasswordHasher,
+  type TokenProvider,
+} from "../auth/index.ts";
 export { BackendBrokenError } from "./apply/state.ts";
 export { BootstrapError, type RemoteMembers } from "./bootstrap.ts";
 export { ClientPort, type ClientPortOptions, type SocketHandler } from "./client-port.ts";

@@ -19,6 +19,23 @@ interface Bodies {
   "cluster-version-set": api.ClusterVersionSetRequest;
   "member-attributes-set": api.ClusterMemberAttrSetRequest;
   "downgrade-info-set": api.DowngradeInfoSetRequest;
+  "auth-enable": api.AuthEnableRequest;
+  "auth-disable": api.AuthDisableRequest;
+  "auth-status": api.AuthStatusRequest;
+  authenticate: api.InternalAuthenticateRequest;
+  "auth-user-add": api.AuthUserAddRequest;
+  "auth-user-delete": api.AuthUserDeleteRequest;
+  "auth-user-get": api.AuthUserGetRequest;
+  "auth-user-change-password": api.AuthUserChangePasswordRequest;
+  "auth-user-grant-role": api.AuthUserGrantRoleRequest;
+  "auth-user-revoke-role": api.AuthUserRevokeRoleRequest;
+  "auth-user-list": api.AuthUserListRequest;
+  "auth-role-list": api.AuthRoleListRequest;
+  "auth-role-add": api.AuthRoleAddRequest;
+  "auth-role-delete": api.AuthRoleDeleteRequest;
+  "auth-role-get": api.AuthRoleGetRequest;
+  "auth-role-grant-permission": api.AuthRoleGrantPermissionRequest;
+  "auth-role-revoke-permission": api.AuthRoleRevokePermissionRequest;
 }
 
 export type RaftRequestKind = keyof Bodies;
@@ -30,9 +47,10 @@ export interface RaftRequestOf<Kind extends RaftRequestKind> {
   readonly body: Bodies[Kind];
   /** 0n until it is proposed. */
   id: bigint;
-  /** Who asks; empty without authentication. */
-  readonly username: string;
-  readonly authRevision: number;
+  /** Who asks, filled in when it is proposed; empty without authentication. */
+  username: string;
+  /** The auth revision at which that was established; 0 when nobody asks. */
+  authRevision: number;
   /**
    * Set on what a leader decides by its own clock (lease expiry): the term it leads in. An entry of another term is dropped when applied, so that a deposed
    * leader's proposal, forwarded or late, cannot end a lease that the new leader has just extended (failure catalogue BL1). 0 otherwise.
@@ -43,9 +61,9 @@ export interface RaftRequestOf<Kind extends RaftRequestKind> {
 export function raftRequest<Kind extends RaftRequestKind>(
   kind: Kind,
   body: Bodies[Kind],
-  more: { username?: string; authRevision?: number; leaderTerm?: Term } = {},
+  more: { leaderTerm?: Term } = {},
 ): RaftRequestOf<Kind> {
-  return { kind, body, id: 0n, username: more.username ?? "", authRevision: more.authRevision ?? 0, leaderTerm: more.leaderTerm ?? 0 };
+  return { kind, body, id: 0n, username: "", authRevision: 0, leaderTerm: more.leaderTerm ?? 0 };
 }
 
 interface KindCodec {
@@ -67,6 +85,23 @@ const CODECS: readonly KindCodec[] = [
   codec("lease-revoke", 9, api.LeaseRevokeRequest),
   codec("alarm", 10, api.AlarmRequest),
   codec("lease-checkpoint", 11, api.LeaseCheckpointRequest),
+  codec("auth-enable", 1000, api.AuthEnableRequest),
+  codec("auth-disable", 1011, api.AuthDisableRequest),
+  codec("authenticate", 1012, api.InternalAuthenticateRequest),
+  codec("auth-status", 1013, api.AuthStatusRequest),
+  codec("auth-user-add", 1100, api.AuthUserAddRequest),
+  codec("auth-user-delete", 1101, api.AuthUserDeleteRequest),
+  codec("auth-user-get", 1102, api.AuthUserGetRequest),
+  codec("auth-user-change-password", 1103, api.AuthUserChangePasswordRequest),
+  codec("auth-user-grant-role", 1104, api.AuthUserGrantRoleRequest),
+  codec("auth-user-revoke-role", 1105, api.AuthUserRevokeRoleRequest),
+  codec("auth-user-list", 1106, api.AuthUserListRequest),
+  codec("auth-role-list", 1107, api.AuthRoleListRequest),
+  codec("auth-role-add", 1200, api.AuthRoleAddRequest),
+  codec("auth-role-delete", 1201, api.AuthRoleDeleteRequest),
+  codec("auth-role-get", 1202, api.AuthRoleGetRequest),
+  codec("auth-role-grant-permission", 1203, api.AuthRoleGrantPermissionRequest),
+  codec("auth-role-revoke-permission", 1204, api.AuthRoleRevokePermissionRequest),
   codec("cluster-version-set", 1300, api.ClusterVersionSetRequest),
   codec("member-attributes-set", 1301, api.ClusterMemberAttrSetRequest),
   codec("downgrade-info-set", 1302, api.DowngradeInfoSetRequest),

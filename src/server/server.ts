@@ -3,7 +3,8 @@
  * the part; what happens when one of them breaks is here.
  */
 import * as api from "../api/index.ts";
-import { rpcError } from "../api/rpc-errors.ts";
+import { isRpcError, rpcError } from "../api/rpc-errors.ts";
+import { type PasswordHasher, passwordWorker, SimpleTokens, type TokenProvider } from "../auth/index.ts";
 import { InvariantError } from "../base/assert.ts";
 import type { Timer } from "../base/clock.ts";
 import { EtcdError } from "../base/errors.ts";
@@ -24,9 +25,10 @@ import type { PeerTransport } from "./peer/index.ts";
 import { createPeerHandlers } from "./peer-handlers.ts";
 import { abortError, Proposals } from "./proposals.ts";
 import { RaftDriver } from "./raft-driver.ts";
-import { raftRequest } from "./raft-request.ts";
+import { type RaftRequest, raftRequest } from "./raft-request.ts";
 import { ReadBarrier } from "./read-index.ts";
 import { RequestIdGenerator } from "./request-id.ts";
+import { Access } from "./services/access.ts";
 import type { ServiceCore } from "./services/core.ts";
 import { createServices, type ServerServices } from "./services/index.ts";
 import { quotaBytes } from "./services/kv.ts";
@@ -86,6 +88,8 @@ const UNCOMMITTED_BYTES_MAX = 64 * 1024 * 1024;
 const COMMITTED_BYTES_MAX = 4 * 1024 * 1024;
 const PENDING_PROPOSALS_MAX = 100_000;
 const PENDING_READS_MAX = 100_000;
+/** Callers whose token was given by a login that is not applied here yet. */
+const PENDING_TOKENS_MAX = 1000;
 const WATCH_STREAM_BYTES_MAX = 16 * 1024 * 1024;
 const WATCHERS_PER_STREAM_MAX = 1_000_000;
 const CATCH_UP_REVISIONS_MAX = 1000;
@@ -121,6 +125,9 @@ export class Server {
   readonly #autoCompactor: AutoCompactor;
   readonly #snapshots: Snapshots;
   readonly #ids: RequestIdGenerator;
+  readonly #passwords: PasswordHasher;
+  readonly #tokens: TokenProvider<AbortSignal>;
+  readonly #access: Access;
   readonly #core: ServiceCore;
   readonly #requestTimeoutMs: number;
   readonly #timers = new Set<Timer>();
@@ -132,6 +139,7 @@ export class Server {
   #stopped: EtcdError | undefined;
   #closing: Promise<void> | undefined;
   #raisingNoSpace = false;
+  #pendingTokens = 0;
   #catchingUp = false;
   /** A received state is taking the place of the present one. */
   #replacing = false;
@@ -337,12 +345,25 @@ export class Server {
       onApplied: (index) => this.#onApplied(index),
       onFatal: (error) => this.#failStorage(error),
     });
+    this.#passwords = ports.passwords ?? passwordWorker();
+    this.#tokens =
+      ports.tokens ??
+      new SimpleTokens({
+        nowMs: () => clock.monotonicMs(),
+        random: ports.random,
+        ttlMs: config.authTokenTtlMs,
+        revision: () => this.#state.auth.revision,
+        appliedIndex: () => this.#state.appliedIndex,
+        waitApplied: (index, signal) => this.#waitForToken(index, signal),
+      });
+    this.#access = new Access({ auth: () => this.#state.auth, tokens: this.#tokens, clientCertAuth: config.clientCertAuth });
     this.#core = this.#makeCore();
     this.services = createServices(this.#core, {
       progressJitter: () => ports.random.below(1000) / 1000,
       backup: (signal) => this.#snapshots.backup(signal),
       backendOf: () => this.#state.backend,
       linearizableProbe: (options) => this.#probe(options),
+      auth: { passwords: this.#passwords, tokens: this.#tokens, random: ports.random, bcryptCost: config.bcryptCost },
       versions: () => ({
         server: SERVER_VERSION,
         cluster: this.#state.clusterVersion ?? "not_decided",
@@ -521,6 +542,7 @@ export class Server {
     await this.#snapshots.close();
     await this.#applier.close();
     this.#hub.close();
+    await this.#passwords.close();
     await this.#booted.wal.close();
     await this.#state.close();
     await this.#booted.lock.close();
@@ -647,6 +669,8 @@ export class Server {
       },
       onClusterVersion: (version) => this.#ports.logger.info({ "cluster-version": version }, "set cluster version"),
       onQuotaExceeded: () => this.#raiseNoSpace(),
+      onLogin: (grant) => this.#tokens.remember(grant),
+      onTokensVoid: (username) => (username === undefined ? this.#tokens.forgetAll() : this.#tokens.forgetUser(username)),
       onMemberAttributes: (id) => {
         if (id === this.memberId && !this.#published)
           this.#ports.logger.info({ "local-member-id": hexId(id) }, "published local member to cluster through raft");
@@ -810,6 +834,35 @@ export class Server {
     };
   }
 
+  /** In the caller's name; checked again when it is applied. */
+  #propose<Result>(request: RaftRequest, context: CallContext): Promise<Result> {
+    return this.#access.enabled ? this.#proposeAs(request, context) : this.#proposals.submit(request, context);
+  }
+
+  async #proposeAs<Result>(request: RaftRequest, context: CallContext): Promise<Result> {
+    const who = await this.#access.identify(context);
+    if (who !== undefined) {
+      request.username = who.username;
+      // A revision that makes no sense is an old one.
+      request.authRevision = who.revision < 0 ? 1 : who.revision;
+    }
+    return this.#proposals.submit(request, context);
+  }
+
+  /** A token of a login that is not applied here yet: it may be good. */
+  async #waitForToken(index: LogIndex, signal: AbortSignal | undefined): Promise<void> {
+    if (signal?.aborted === true) throw abortError(signal);
+    if (this.#pendingTokens >= PENDING_TOKENS_MAX) throw rpcError("too-many-requests");
+    this.#pendingTokens += 1;
+    try {
+      await this.#applier.waitFor(index, this.#requestTimeoutMs, signal);
+    } catch (error) {
+      throw isRpcError(error, "timeout-waiting-applied") ? rpcError("invalid-auth-token") : error;
+    } finally {
+      this.#pendingTokens -= 1;
+    }
+  }
+
   async #caughtUp(signal: AbortSignal | undefined): Promise<void> {
     const target = this.#driver.commit;
     if (this.#state.appliedIndex >= target) return;
@@ -834,6 +887,7 @@ export class Server {
       hub: this.#hub,
       leases: this.#leases,
       compaction: this.#compaction,
+      access: this.#access,
       requestTimeoutMs: this.#requestTimeoutMs,
       get state() {
         return server.#state;
@@ -856,7 +910,7 @@ export class Server {
       raftStatus: () => this.#driver.status(),
       admit: (context, options) => this.#admit(context, options?.learnerMay ?? false),
       linearizable: (signal) => this.#linearizable(signal),
-      propose: (request, context) => this.#proposals.submit(request, context),
+      propose: (request, context) => this.#propose(request, context),
       proposeMemberChange: (change, context) => this.#proposeMemberChange(change, context),
       askPeer: (to, kind, body, signal) => this.#transport.request(to, kind, body, { signal }),
       activeSince: (member) => (member === this.memberId ? 0 : this.#transport.activeSince(member)),
@@ -865,6 +919,7 @@ export class Server {
       caughtUp: (signal) => this.#caughtUp(signal),
       header: (revision) => ({ clusterId: this.clusterId, memberId: this.memberId, revision, raftTerm: this.#driver.term }),
       raiseNoSpace: () => this.#raiseNoSpace(),
+      yieldNow: () => new Promise<void>((resolve) => this.#ports.defer(resolve)),
       onRead: (kind, ok, milliseconds) => this.#observer.onRead?.(kind, ok, milliseconds),
     };
   }

@@ -4,6 +4,7 @@
  */
 import * as api from "../../api/index.ts";
 import { rpcError } from "../../api/rpc-errors.ts";
+import { requireDeleteRange, requireLeaseWrite, requirePut, requireTxn } from "../../auth/index.ts";
 import { assert, InvariantError } from "../../base/assert.ts";
 import type { KeyString } from "../../base/bytes.ts";
 import { EtcdError, GrpcCode } from "../../base/errors.ts";
@@ -22,6 +23,7 @@ import type { ActiveAlarm } from "../alarms.ts";
 import { decodeMemberChange, type MemberChange, type MemberRecord } from "../membership.ts";
 import { Proposal } from "../proposals.ts";
 import { decodeRaftRequest, type RaftRequest } from "../raft-request.ts";
+import { type AuthSinks, applyAuth } from "./auth.ts";
 import type { State } from "./state.ts";
 
 /** Whoever waits for a request on this member. */
@@ -42,7 +44,7 @@ export interface OperationCounts {
 }
 
 /** What the applier tells the rest of the member. */
-export interface ApplySinks {
+export interface ApplySinks extends AuthSinks {
   /** The waiter of that request on this member, taken out of the book. */
   takeWaiter(requestId: bigint): Waiter | undefined;
   /** All events of one revision. */
@@ -164,8 +166,9 @@ export class Executor {
   }
 
   #dispatch(state: State, request: RaftRequest, index: LogIndex): unknown {
-    const { alarms } = state;
+    const { alarms, auth } = state;
     if (alarms.any) this.#checkAlarms(state, request);
+    if (auth.enabled) checkPermissions(state, request);
     const batch = state.writer.batch;
     switch (request.kind) {
       case "put": {
@@ -238,7 +241,7 @@ export class Executor {
         state.setDowngrade({ enabled: request.body.enabled, targetVersion: request.body.ver });
         return { index };
       default:
-        return request satisfies never;
+        return applyAuth(state, request, index, this.#options.sinks);
     }
   }
 
@@ -332,6 +335,39 @@ export class RefusedConfChangeError extends EtcdError {
     super("conf-change-refused", GrpcCode.FailedPrecondition, `etcdserver: configuration change refused: ${problem}`);
     this.name = "RefusedConfChangeError";
   }
+}
+
+/**
+ * By the users and roles as of this entry, so that every member decides the same, whatever was true when the request was taken (promise C7). Requests of the
+ * kinds that are not here need no rights on keys; who may make them was checked when they were taken.
+ */
+function checkPermissions(state: State, request: RaftRequest): void {
+  const { auth, lessor } = state;
+  const { username, authRevision } = request;
+  switch (request.kind) {
+    case "put":
+      requirePut(auth.rightsOf(username, authRevision), request.body, lessor);
+      return;
+    case "delete-range":
+      requireDeleteRange(auth.rightsOf(username, authRevision), request.body);
+      return;
+    case "txn":
+      requireTxn(auth.rightsOf(username, authRevision), request.body, lessor);
+      return;
+    case "lease-grant":
+      if (isNobodys(request)) throw rpcError("user-empty");
+      return;
+    case "lease-revoke":
+      // The leader ends leases by its own authority (failure catalogue BA10).
+      if (request.leaderTerm !== 0) return;
+      if (isNobodys(request)) throw rpcError("user-empty");
+      requireLeaseWrite(auth.leaseRightsOf(username, authRevision), request.body.id as LeaseId, lessor);
+      return;
+  }
+}
+
+function isNobodys({ username, authRevision }: RaftRequest): boolean {
+  return username === "" && authRevision === 0;
 }
 
 /** The proposer's own object when this member proposed the entry, else decoded. */

@@ -2,6 +2,7 @@
  * The replicated state of one member: everything that applying the log changes, opened from one backend and closed with it. A snapshot from the
  * leader replaces the whole object.
  */
+import { AUTH_ROWS, AuthStore, CorruptAuthRowError } from "../../auth/index.ts";
 import { type Backend, type BackendRange, type BackendRow, RowSpace } from "../../backend/index.ts";
 import { type KeyString, utf8Bytes, utf8Text } from "../../base/bytes.ts";
 import { EtcdError, GrpcCode } from "../../base/errors.ts";
@@ -56,6 +57,7 @@ export class State {
   readonly lessor: Lessor;
   readonly membership: Membership;
   readonly alarms: Alarms;
+  readonly auth: AuthStore;
   appliedIndex: LogIndex;
   appliedTerm: Term;
   confState: ConfState;
@@ -71,6 +73,7 @@ export class State {
     lessor: Lessor,
     membership: Membership,
     alarms: Alarms,
+    auth: AuthStore,
     position: BackendPosition,
     more: { confState: ConfState; clusterVersion: string | undefined; downgrade: DowngradeInfo; sizeHighWater: number },
   ) {
@@ -80,6 +83,7 @@ export class State {
     this.lessor = lessor;
     this.membership = membership;
     this.alarms = alarms;
+    this.auth = auth;
     this.appliedIndex = position.index;
     this.appliedTerm = position.term;
     this.confState = more.confState;
@@ -110,6 +114,7 @@ export class State {
     membership.load(await allRows(backend, MEMBER_ROWS));
     const alarms = new Alarms();
     alarms.load(await allRows(backend, ALARM_ROWS));
+    const auth = await openAuth(backend);
     const leaseRows = (await allRows(backend, LEASE_ROWS)).map(([key, value]) => decodeLeaseRow(key, value));
     const lessor = new Lessor({
       minTtlSeconds: minimumTtlSeconds(Math.floor(options.electionMs / options.heartbeatMs), options.heartbeatMs),
@@ -130,7 +135,7 @@ export class State {
       ...(options.onCommitMs === undefined ? {} : { onCommitMs: options.onCommitMs }),
     });
     if (checkpoint !== undefined) writer.resumeBehindCheckpoint(checkpoint);
-    return new State(backend, writer, store, lessor, membership, alarms, read.position, {
+    return new State(backend, writer, store, lessor, membership, alarms, auth, read.position, {
       confState,
       clusterVersion: versionBytes === undefined ? undefined : utf8Text(versionBytes),
       downgrade: decodeDowngrade(await backend.get(DOWNGRADE_KEY)),
@@ -185,6 +190,16 @@ export class State {
   async close(): Promise<void> {
     await this.writer.close();
     await this.backend.close();
+  }
+}
+
+/** Read at once, so that no request is served before users and roles are known (failure catalogue BA3). */
+async function openAuth(backend: Backend): Promise<AuthStore> {
+  try {
+    return AuthStore.open(await allRows(backend, AUTH_ROWS));
+  } catch (error) {
+    if (error instanceof CorruptAuthRowError) throw new BackendBrokenError(error.message);
+    throw error;
   }
 }
 

@@ -17,6 +17,7 @@ export function createClusterService(core: ServiceCore): ClusterService {
   async function memberAdd(request: api.MemberAddRequest, context: CallContext): Promise<api.MemberAddResponse> {
     core.admit(context);
     const peerUrls = checkMemberUrls(request.peerUrls);
+    await core.access.requireRoot(context);
     if (core.config.strictReconfigCheck) checkAdd(core, request.isLearner);
     const id = memberIdOf(peerUrls, String(Math.floor(core.clock.wallMs() / 1000)));
     const member: MemberRecord = { id, name: "", peerUrls, clientUrls: [], isLearner: request.isLearner };
@@ -26,6 +27,7 @@ export function createClusterService(core: ServiceCore): ClusterService {
 
   async function memberRemove(request: api.MemberRemoveRequest, context: CallContext): Promise<api.MemberRemoveResponse> {
     core.admit(context);
+    await core.access.requireRoot(context);
     const id = request.id as MemberId;
     if (core.config.strictReconfigCheck) checkRemove(core, id);
     refuseNobody(id);
@@ -35,6 +37,7 @@ export function createClusterService(core: ServiceCore): ClusterService {
 
   async function memberUpdate(request: api.MemberUpdateRequest, context: CallContext): Promise<api.MemberUpdateResponse> {
     core.admit(context);
+    await core.access.requireRoot(context);
     refuseNobody(request.id as MemberId);
     // Any strings are stored as they are: etcd checks no syntax here.
     const member = { ...bare(request.id as MemberId), peerUrls: request.peerUrls };
@@ -48,11 +51,13 @@ export function createClusterService(core: ServiceCore): ClusterService {
       const barrier = core.linearizable(context.signal);
       if (barrier !== undefined) await barrier;
     }
+    await core.access.requireUser(context);
     return api.MemberListResponse.create({ header: core.header(0), members: core.state.membership.list().map(toMessage) });
   }
 
   async function memberPromote(request: api.MemberPromoteRequest, context: CallContext): Promise<api.MemberPromoteResponse> {
     core.admit(context);
+    await core.access.requireRoot(context);
     const deadline = core.deadline(context);
     try {
       for (;;) {

@@ -13,6 +13,7 @@ import type { MemberChange, MemberRecord } from "../membership.ts";
 import type { PeerRequestKind } from "../peer/index.ts";
 import type { RaftRequest } from "../raft-request.ts";
 import type { RequestIdGenerator } from "../request-id.ts";
+import type { Access } from "./access.ts";
 import type { CallContext } from "./services.contract.ts";
 
 export interface ServiceCore {
@@ -26,6 +27,7 @@ export interface ServiceCore {
   readonly leases: LeaseKeeper;
   readonly compaction: CompactionRunner;
   readonly requestTimeoutMs: number;
+  readonly access: Access;
   /** The current one: a snapshot from the leader replaces it. */
   readonly state: State;
   readonly term: Term;
@@ -39,6 +41,7 @@ export interface ServiceCore {
   admit(context: CallContext, options?: { learnerMay?: boolean }): void;
   /** Undefined when local state may be read at once, else resolves when it may. */
   linearizable(signal: AbortSignal | undefined): Promise<void> | undefined;
+  /** Replicates the request in the caller's name. Rejects with invalid-auth-token before it is proposed. */
   propose<Result>(request: RaftRequest, context: CallContext): Promise<Result>;
   proposeMemberChange(change: Omit<MemberChange, "requestId">, context: CallContext): Promise<readonly MemberRecord[]>;
   /** Asks another member; rejects with its EtcdError. */
@@ -52,6 +55,8 @@ export interface ServiceCore {
   caughtUp(signal: AbortSignal | undefined): Promise<void>;
   header(revision: Revision): api.ResponseHeader;
   raiseNoSpace(): void;
+  /** Resolves in a later turn of the event loop. */
+  yieldNow(): Promise<void>;
   /** For metrics. */
   onRead(kind: "Range" | "ReadonlyTxn", ok: boolean, milliseconds: number): void;
 }

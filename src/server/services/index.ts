@@ -1,7 +1,7 @@
 import type { Backend, BackendSnapshot } from "../../backend/backend.ts";
 import { crc32 } from "../../base/bytes.ts";
 import type { EtcdError } from "../../base/errors.ts";
-import { createAuthService } from "./auth.ts";
+import { type AuthPorts, createAuthService } from "./auth.ts";
 import { createClusterService } from "./cluster.ts";
 import { createCoordination } from "./coordination.ts";
 import type { ServiceCore } from "./core.ts";
@@ -31,6 +31,7 @@ export interface ServicesPorts {
   linearizableProbe(options: { serializable: boolean; signal?: AbortSignal }): Promise<void>;
   versions(): { server: string; cluster: string; storage: string };
   onDefragment?(running: boolean): void;
+  readonly auth: AuthPorts;
 }
 
 /** All services of one member over its core. */
@@ -49,7 +50,7 @@ export function createServices(core: ServiceCore, ports: ServicesPorts): ServerS
       hashBackend: () => hashBackend(ports.backendOf()),
       onDefragment: (running) => ports.onDefragment?.(running),
     }),
-    auth: createAuthService(core),
+    auth: createAuthService(core, ports.auth),
     lock: coordination.lock,
     election: coordination.election,
     health: {

@@ -1,5 +1,6 @@
 import * as api from "../../api/index.ts";
 import { rpcError } from "../../api/rpc-errors.ts";
+import { type Identity, requireRange, requireTxn } from "../../auth/index.ts";
 import { type Applied, txnHasPut } from "../apply/execute.ts";
 import { raftRequest } from "../raft-request.ts";
 import type { ServiceCore } from "./core.ts";
@@ -40,10 +41,24 @@ export function createKvService(core: ServiceCore): KvService {
       const barrier = core.linearizable(context.signal);
       if (barrier !== undefined) await barrier;
     }
+    const checking = readerOf(request, context);
+    const who = checking === undefined ? undefined : await checking;
     const { store } = core.state;
     const response = store.rangeNow(request) ?? (await store.range(request, signalOption(context)));
+    core.access.confirm(who);
     response.header = core.header(response.header?.revision ?? store.revision);
     return response;
+  }
+
+  /** Who reads, if they may. Undefined at once where authentication is off, to spare the most frequent call a turn. */
+  function readerOf(request: api.RangeRequest, context: CallContext): Promise<Identity | undefined> | undefined {
+    return core.access.enabled ? checkReader(request, context) : undefined;
+  }
+
+  async function checkReader(request: api.RangeRequest, context: CallContext): Promise<Identity | undefined> {
+    const who = await core.access.identify(context);
+    requireRange(core.access.rightsOf(who), request);
+    return who;
   }
 
   async function* rangeStream(request: api.RangeRequest, context: CallContext): AsyncGenerator<api.RangeStreamResponse> {
@@ -64,7 +79,7 @@ export function createKvService(core: ServiceCore): KvService {
       const barrier = core.linearizable(context.signal);
       if (barrier !== undefined) await barrier;
     }
-    yield* streamRange(core, request, context);
+    yield* streamRange(core, request, context, await readerOf(request, context));
   }
 
   async function put(request: api.PutRequest, context: CallContext): Promise<api.PutResponse> {
@@ -109,14 +124,18 @@ export function createKvService(core: ServiceCore): KvService {
       const barrier = core.linearizable(context.signal);
       if (barrier !== undefined) await barrier;
     }
+    const who = core.access.enabled ? await core.access.identify(context) : undefined;
+    requireTxn(core.access.rightsOf(who), request, core.state.lessor);
     const { store } = core.state;
     const response = await store.readOnlyTxn(request, signalOption(context));
+    core.access.confirm(who);
     response.header = core.header(response.header?.revision ?? store.revision);
     return response;
   }
 
   async function compact(request: api.CompactionRequest, context: CallContext): Promise<api.CompactionResponse> {
     core.admit(context);
+    await core.access.requireRoot(context);
     const { revision } = await core.propose<Applied<undefined>>(raftRequest("compaction", request), context);
     if (request.physical) await core.compaction.finished(context.signal);
     return api.CompactionResponse.create({ header: core.header(revision) });
@@ -171,11 +190,17 @@ function signalOption(context: CallContext): { signal?: AbortSignal } {
 }
 
 /** Chunks at one pinned revision: the key limit follows the encoded size of the chunk before (api-semantics.md section 5). */
-async function* streamRange(core: ServiceCore, request: api.RangeRequest, context: CallContext): AsyncGenerator<api.RangeStreamResponse> {
+async function* streamRange(
+  core: ServiceCore,
+  request: api.RangeRequest,
+  context: CallContext,
+  who: Identity | undefined,
+): AsyncGenerator<api.RangeStreamResponse> {
   const target = core.config.maxRequestBytes;
   const { store } = core.state;
   if (request.countOnly) {
     const response = store.rangeNow(request) ?? (await store.range(request, signalOption(context)));
+    core.access.confirm(who);
     response.header = core.header(response.header?.revision ?? store.revision);
     yield api.RangeStreamResponse.create({ rangeResponse: response });
     return;
@@ -189,6 +214,7 @@ async function* streamRange(core: ServiceCore, request: api.RangeRequest, contex
   for (;;) {
     const limit = Math.min(keysLimit, remaining);
     const chunk = await store.range({ ...request, key, revision, limit }, signalOption(context));
+    core.access.confirm(who);
     const seen = chunk.header?.revision ?? store.revision;
     if (headerRevision === 0) headerRevision = seen;
     if (revision <= 0) revision = seen;

@@ -1,6 +1,7 @@
 import * as api from "../../api/index.ts";
 import { rpcError } from "../../api/rpc-errors.ts";
-import { bytesOfKey } from "../../base/bytes.ts";
+import { type Identity, requireLeaseRead, requireLeaseWrite, requireRange } from "../../auth/index.ts";
+import { bytesOfKey, EMPTY_BYTES } from "../../base/bytes.ts";
 import { EtcdError } from "../../base/errors.ts";
 import { type LeaseId, NO_MEMBER } from "../../base/ids.ts";
 import type { Applied } from "../apply/execute.ts";
@@ -11,6 +12,8 @@ import type { CallContext, LeaseService } from "./services.contract.ts";
 
 const GRANT_COST_BYTES = 64;
 const FORWARD_RETRY_MS = 50;
+/** Attached keys looked at in one turn of the event loop, about 2 ms. */
+const KEYS_PER_TURN = 10_000;
 
 /** The Lease service of api-semantics.md section 11. */
 export function createLeaseService(core: ServiceCore): LeaseService {
@@ -48,6 +51,7 @@ export function createLeaseService(core: ServiceCore): LeaseService {
       core.raiseNoSpace();
       throw rpcError("no-space");
     }
+    await core.access.requireUser(context);
     let id = request.id;
     while (id === 0n) id = core.ids.nextPositive();
     const body = api.LeaseGrantRequest.create({ id, ttl: request.ttl });
@@ -57,12 +61,19 @@ export function createLeaseService(core: ServiceCore): LeaseService {
 
   async function leaseRevoke(request: api.LeaseRevokeRequest, context: CallContext): Promise<api.LeaseRevokeResponse> {
     core.admit(context);
+    await core.access.requireUser(context);
     const { revision } = await core.propose<Applied<undefined>>(raftRequest("lease-revoke", request), context);
     return api.LeaseRevokeResponse.create({ header: core.header(revision) });
   }
 
   async function leaseKeepAlive(request: api.LeaseKeepAliveRequest, context: CallContext): Promise<api.LeaseKeepAliveResponse> {
     core.admit(context);
+    if (core.access.enabled) {
+      const who = await core.access.requireUser(context);
+      // What is attached to a lease that is not known here yet cannot be checked here yet.
+      if (!core.state.lessor.exists(request.id as LeaseId)) await core.caughtUp(context.signal);
+      requireLeaseWrite(core.access.leaseRightsOf(who), request.id as LeaseId, core.state.lessor);
+    }
     // Taken before the renewal: a client may resume watches from it.
     const revision = core.state.store.revision;
     const ttl = await onLeader(
@@ -78,6 +89,9 @@ export function createLeaseService(core: ServiceCore): LeaseService {
 
   async function leaseTimeToLive(request: api.LeaseTimeToLiveRequest, context: CallContext): Promise<api.LeaseTimeToLiveResponse> {
     core.admit(context);
+    const who = await core.access.requireUser(context);
+    const { revision } = core.access;
+    if (request.keys) requireLeaseRead(core.access.leaseRightsOf(who), request.id as LeaseId, core.state.lessor);
     const response = await onLeader(
       context,
       (signal) => timeToLiveHere(core, request, signal),
@@ -86,17 +100,46 @@ export function createLeaseService(core: ServiceCore): LeaseService {
           await core.askPeer(core.leader, "lease-time-to-live", api.LeaseTimeToLiveRequest.encode(request), signal),
         ),
     );
+    if (core.access.enabled && core.access.revision !== revision) throw rpcError("auth-old-revision");
+    if (request.keys) {
+      // The leader may know of more keys than this member did (failure catalogue BA7).
+      const rights = core.access.leaseRightsOf(who);
+      if (!rights.unlimited) for (const key of response.keys) requireRange(rights, { key, rangeEnd: EMPTY_BYTES });
+    }
     response.header = core.header(core.state.store.revision);
     return response;
   }
 
   async function leaseLeases(_request: api.LeaseLeasesRequest, context: CallContext): Promise<api.LeaseLeasesResponse> {
     core.admit(context);
-    const leases = core.state.lessor.ids().map((id) => api.LeaseStatus.create({ id }));
+    const who = await core.access.requireUser(context);
+    const ids = core.state.lessor.ids();
+    await requireAllLeases(core, who, ids);
+    const leases = ids.map((id) => api.LeaseStatus.create({ id }));
     return api.LeaseLeasesResponse.create({ header: core.header(core.state.store.revision), leases });
   }
 
   return { leaseGrant, leaseRevoke, leaseKeepAlive, leaseTimeToLive, leaseLeases };
+}
+
+/** Whoever lists leases learns which keys live by them, so all keys that do must be readable. */
+async function requireAllLeases(core: ServiceCore, who: Identity | undefined, ids: readonly LeaseId[]): Promise<void> {
+  const rights = core.access.leaseRightsOf(who);
+  if (rights.unlimited) return;
+  const { revision } = core.access;
+  const { lessor } = core.state;
+  let looked = 0;
+  for (const id of ids) {
+    looked += 1;
+    for (const key of lessor.attachedKeys(id)) {
+      rights.requireReadKey(key);
+      looked += 1;
+    }
+    if (looked < KEYS_PER_TURN) continue;
+    looked = 0;
+    await core.yieldNow();
+  }
+  if (core.access.revision !== revision) throw rpcError("auth-old-revision");
 }
 
 /** A renewal on the leader. A lease that is not known yet may be in an entry that is not applied yet. */

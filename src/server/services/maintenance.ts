@@ -24,6 +24,8 @@ export function createMaintenanceService(core: ServiceCore, ports: MaintenancePo
 
   async function alarm(request: api.AlarmRequest, context: CallContext): Promise<api.AlarmResponse> {
     core.admit(context);
+    if (request.action === api.AlarmAction.GET) await core.access.requireUser(context);
+    else await core.access.requireRoot(context);
     // The reference crashes on an unknown action.
     if (request.action < 0 || request.action > api.AlarmAction.DEACTIVATE) throw rpcError("unknown-method");
     const { response, revision } = await core.propose<Applied<readonly ActiveAlarm[]>>(raftRequest("alarm", request), context);
@@ -32,6 +34,7 @@ export function createMaintenanceService(core: ServiceCore, ports: MaintenancePo
 
   async function status(_request: api.StatusRequest, context: CallContext): Promise<api.StatusResponse> {
     core.admit(context, { learnerMay: true });
+    await core.access.requireUser(context);
     const { state, config } = core;
     const raft = core.raftStatus();
     const errors: string[] = [];
@@ -56,6 +59,7 @@ export function createMaintenanceService(core: ServiceCore, ports: MaintenancePo
 
   async function defragment(_request: api.DefragmentRequest, context: CallContext): Promise<api.DefragmentResponse> {
     core.admit(context);
+    await core.access.requireRoot(context);
     // One at a time: a second caller shares the run.
     defragmenting ??= (async () => {
       ports.onDefragment(true);
@@ -72,12 +76,14 @@ export function createMaintenanceService(core: ServiceCore, ports: MaintenancePo
 
   async function hash(_request: api.HashRequest, context: CallContext): Promise<api.HashResponse> {
     core.admit(context);
+    await core.access.requireRoot(context);
     const sum = await ports.hashBackend();
     return api.HashResponse.create({ header: core.header(core.state.store.revision), hash: sum });
   }
 
   async function hashKv(request: api.HashKVRequest, context: CallContext): Promise<api.HashKVResponse> {
     core.admit(context);
+    await core.access.requireRoot(context);
     const { store } = core.state;
     const result = await store.hashByRevision(request.revision);
     return api.HashKVResponse.create({
@@ -90,6 +96,7 @@ export function createMaintenanceService(core: ServiceCore, ports: MaintenancePo
 
   async function* snapshot(_request: api.SnapshotRequest, context: CallContext): AsyncGenerator<api.SnapshotResponse> {
     core.admit(context, { learnerMay: true });
+    await core.access.requireRoot(context);
     for await (const { blob, remainingBytes } of ports.backup(context.signal)) {
       yield api.SnapshotResponse.create({ blob, remainingBytes, version: STORAGE_VERSION });
     }
@@ -97,6 +104,7 @@ export function createMaintenanceService(core: ServiceCore, ports: MaintenancePo
 
   async function moveLeader(request: api.MoveLeaderRequest, context: CallContext): Promise<api.MoveLeaderResponse> {
     core.admit(context);
+    await core.access.requireRoot(context);
     if (!core.isLeader) throw rpcError("not-leader");
     const target = core.state.membership.get(request.targetId as MemberId);
     if (target === undefined || target.isLearner) throw rpcError("bad-leader-transferee");
@@ -106,6 +114,7 @@ export function createMaintenanceService(core: ServiceCore, ports: MaintenancePo
 
   async function downgrade(request: api.DowngradeRequest, context: CallContext): Promise<api.DowngradeResponse> {
     core.admit(context);
+    await core.access.requireRoot(context);
     switch (request.action) {
       case api.DowngradeAction.VALIDATE:
         await checkDowngrade(request.version, context);
