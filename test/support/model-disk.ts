@@ -46,6 +46,8 @@ export interface ModelDiskOptions {
   readonly onEvent?: (event: DiskEvent) => void;
   /** Holds back the completion (and effect) of a sync. */
   readonly delay?: (event: DiskEvent) => Promise<void> | undefined;
+  /** Called when the process dies because of `dieAt`, before the operation fails. */
+  readonly onDeath?: () => void;
 }
 
 /** What every operation fails with between `dieAt` and `crash`, and every old handle after it. */
@@ -220,6 +222,7 @@ export class ModelDisk implements Disk {
   #random: Random;
   #onEvent: ((event: DiskEvent) => void) | undefined;
   #delay: ((event: DiskEvent) => Promise<void> | undefined) | undefined;
+  #onDeath: (() => void) | undefined;
   /** Handles of an earlier one are dead. */
   #generation = 0;
   #dead = false;
@@ -230,6 +233,7 @@ export class ModelDisk implements Disk {
     this.#random = options.random ?? seededRandom(1);
     this.#onEvent = options.onEvent;
     this.#delay = options.delay;
+    this.#onDeath = options.onDeath;
   }
 
   /** The process dies at the event with this sequence number (a write has stored a part by then); everything fails until `crash`. */
@@ -313,6 +317,17 @@ export class ModelDisk implements Disk {
     copy.#root = copyNode(this.#root) as Directory;
     copy.#changes = this.#changes;
     return copy;
+  }
+
+  /** Paths of all files below a directory, in order, without an event. */
+  filesBelow(path: string): string[] {
+    const files: string[] = [];
+    const walk = (node: Node | undefined, at: string): void => {
+      if (node instanceof FileNode) files.push(at);
+      else if (node !== undefined) for (const name of [...node.entries.keys()].sort()) walk(node.entries.get(name), `${at}/${name}`);
+    };
+    walk(this.#lookup(path), path);
+    return files;
   }
 
   /** Whole contents, without an event. */
@@ -530,6 +545,7 @@ export class ModelDisk implements Disk {
     if (this.events >= this.#dieAt) {
       this.#dead = true;
       dying?.();
+      this.#onDeath?.();
       throw new DiskDeadError();
     }
     const event: DiskEvent = { sequence: this.events, kind, path, bytes };
