@@ -173,22 +173,25 @@ export class Execution {
     const from = keyStringOf(request.key);
     const prevKvs: KeyValue[] = [];
     if (request.rangeEnd.length === 0) {
+      if (request.prevKv && index.find(from) && index.version !== 0) prevKvs.push(rows.loadNow(index.main, index.sub).keyValue);
       const deleted = index.remove(from, main, sub);
-      if (deleted) {
-        if (request.prevKv) prevKvs.push(rows.loadNow(index.main, index.sub).keyValue);
-        this.#bury(from, sub, this.#previous(from, main));
-      }
+      if (deleted) this.#bury(from, sub, this.#previous(from, main));
       return { header: responseHeader(this.revision), deleted: deleted ? 1 : 0, prevKvs };
     }
-    const before = new PositionList();
     const to = endOf(request.rangeEnd, from);
+    if (request.prevKv) {
+      // Before anything changes: a row that cannot be read must not leave a half.
+      const present = new PositionList();
+      index.collectSlice(from, to, NEWEST, present, Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY);
+      for (let i = 0; i < present.length; i += 1) prevKvs.push(rows.loadNow(present.mainAt(i), present.subAt(i)).keyValue);
+    }
+    const before = new PositionList();
     index.removeRange(from, mutants.deleteRangeSkipsLast ? this.#lastKey(from, to) : to, main, sub, before);
     const { length } = before;
     assert(sub + length <= SUB_MAX, "a sub revision takes four bytes");
     for (let i = 0; i < length; i += 1) {
       const key = before.keyAt(i);
       const previous = { main: before.mainAt(i), sub: before.subAt(i) };
-      if (request.prevKv) prevKvs.push(rows.loadNow(previous.main, previous.sub).keyValue);
       this.#bury(key, sub + i, previous.main === main ? this.#visibleBefore(key, main) : previous);
     }
     return { header: responseHeader(this.revision), deleted: length, prevKvs };

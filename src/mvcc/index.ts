@@ -1,6 +1,6 @@
 /** The multi-version key-value store. */
 export { TXN_DEPTH_MAX } from "./checks.ts";
-export { RowCorruptError } from "./errors.ts";
+export { ExecutionFailedError, RowCorruptError } from "./errors.ts";
 export { compactionMarks, EtcdRows, parseRevisionKey, REVISION_ROWS, revisionKey } from "./etcd-form.ts";
 export { HistoryHash, type RevisionHash } from "./hash.ts";
 export type { HistoryLimits, HistoryPage } from "./history.ts";

@@ -32,7 +32,7 @@ import type { ChangeEvent } from "./change-event.ts";
 import { checkDeleteRange, checkPut, checkRange, checkTxn } from "./checks.ts";
 import { COMPACT_ASKED_KEY, COMPACT_FINISHED_KEY, Compactor, decodeMark, encodeMark } from "./compaction.ts";
 import { allHold, allHoldNow, compareNeeds } from "./compare.ts";
-import { RowCorruptError } from "./errors.ts";
+import { executionError, RowCorruptError } from "./errors.ts";
 import { checkTxnRevision, Execution, type ExecutionParts, rowBytes } from "./execution.ts";
 import { CompactionHashes, HistoryHash, type RevisionHash } from "./hash.ts";
 import { type HistoryLimits, type HistoryPage, type HistoryParts, hashHistory, readHistory } from "./history.ts";
@@ -343,26 +343,39 @@ export class MvccStore {
     return absentMains.length === 0 ? undefined : this.#load(absentMains, absentSubs);
   }
 
-  /** Executes at revision + 1. @throws lease-not-found, key-not-found, before any change */
+  /** Executes at revision + 1. @throws lease-not-found, key-not-found (before any change); ExecutionFailedError: stop the instance */
   put(request: PutRequest, leases: LeaseView, batch: BackendBatch): WriteOutcome<PutResponse> {
     const execution = this.#execution(leases, batch);
-    execution.checkPut(request);
-    return this.#commit(execution, execution.put(request), batch);
+    try {
+      execution.checkPut(request);
+      return this.#commit(execution, execution.put(request), batch);
+    } catch (error) {
+      throw executionError(error);
+    }
   }
 
-  /** Executes at revision + 1; without a match nothing changes and no revision is consumed. */
+  /** Executes at revision + 1; without a match nothing changes and no revision is consumed. @throws ExecutionFailedError: stop the instance */
   deleteRange(request: DeleteRangeRequest, batch: BackendBatch): WriteOutcome<DeleteRangeResponse> {
     const execution = this.#execution(undefined, batch);
-    return this.#commit(execution, execution.deleteRange(request), batch);
+    try {
+      return this.#commit(execution, execution.deleteRange(request), batch);
+    } catch (error) {
+      throw executionError(error);
+    }
   }
 
-  /** Executes at revision + 1. @throws future-revision, compacted, lease-not-found, key-not-found, before any change */
+  /**
+   * Executes at revision + 1. @throws future-revision, compacted, lease-not-found, key-not-found (before any change);
+   * ExecutionFailedError: stop the instance
+   */
   txn(request: TxnRequest, leases: LeaseView, batch: BackendBatch): WriteOutcome<TxnResponse> {
     const execution = this.#execution(leases, batch);
     this.#rows.openMain = this.#revision + 1;
     this.#rows.open = execution;
     try {
       return this.#commit(execution, execution.txn(request), batch);
+    } catch (error) {
+      throw executionError(error);
     } finally {
       this.#rows.open = undefined;
     }

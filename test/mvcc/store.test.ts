@@ -4,7 +4,7 @@ import { createBatch } from "../../src/backend/index.ts";
 import type { KeyString } from "../../src/base/bytes.ts";
 import { EtcdError, GrpcCode } from "../../src/base/errors.ts";
 import { seededRandom } from "../../src/base/random.ts";
-import { RowCorruptError } from "../../src/mvcc/index.ts";
+import { ExecutionFailedError, RowCorruptError } from "../../src/mvcc/index.ts";
 import {
   compareOf,
   deleteOf,
@@ -729,7 +729,7 @@ describe("rows", () => {
           altered[altered.length - 2] = (altered[altered.length - 2] as number) ^ 1;
           backend.rows.set(key, [rowKey, altered]);
         },
-        ["range", "sync", "history", "hash", "compaction", "open"],
+        ["range", "sync", "delete", "compare", "history", "hash", "compaction", "open"],
       ],
       [
         "moved",
@@ -738,9 +738,9 @@ describe("rows", () => {
           const other = [...backend.rows.values()].find(([k]) => name(k) !== key)?.[1] ?? new Uint8Array(0);
           backend.rows.set(key, [rowKey, other]);
         },
-        ["range", "sync", "history", "hash", "compaction", "open"],
+        ["range", "sync", "delete", "compare", "history", "hash", "compaction", "open"],
       ],
-      ["missing", ({ backend }, key) => backend.rows.delete(key), ["range", "sync"]],
+      ["missing", ({ backend }, key) => backend.rows.delete(key), ["range", "sync", "delete", "compare"]],
     ];
     for (const [what, apply, where] of damage) {
       const h = await MvccHarness.open({ cacheBytesMax: 0 });
@@ -752,6 +752,13 @@ describe("rows", () => {
       const reads: Record<string, () => Promise<unknown>> = {
         range: async () => await h.range("b"),
         sync: async () => h.store.put(putOf("b", "", { prevKv: true }), h.leases, createBatch()),
+        delete: async () => h.store.deleteRange(deleteOf("a", "z", { prevKv: true }), createBatch()),
+        compare: async () =>
+          h.store.txn(
+            TxnRequest.create({ compare: [compareOf("b", { target: 3, value: Buffer.from("value two") })], success: [putOp("c")] }),
+            h.leases,
+            createBatch(),
+          ),
         history: async () => await h.store.history(2, 3, { revisionsMax: 10, bytesMax: 1000 }),
         hash: async () => await h.store.hashByRevision(3),
         compaction: async () => {
@@ -765,8 +772,15 @@ describe("rows", () => {
           () => undefined,
           (thrown: unknown) => thrown,
         );
-        expect(error, `${what} ${place}`).toBeInstanceOf(RowCorruptError);
-        expect(EtcdError.is(error) && error.grpcCode).toBe(GrpcCode.DataLoss);
+        if (["sync", "delete", "compare"].includes(place)) {
+          // Nobody may take it for an answer: other members have executed the request.
+          expect(error, `${what} ${place}`).toBeInstanceOf(ExecutionFailedError);
+          expect(EtcdError.is(error)).toBe(false);
+          expect((error as Error).cause).toBeInstanceOf(RowCorruptError);
+        } else {
+          expect(error, `${what} ${place}`).toBeInstanceOf(RowCorruptError);
+          expect(EtcdError.is(error) && error.grpcCode).toBe(GrpcCode.DataLoss);
+        }
       }
     }
   });
