@@ -1,12 +1,13 @@
 /**
- * A member's data directory out of a backup file, of holdfast or of etcd (cluster-behaviour section 20): all keys with all revisions, leases and alarms,
- * under the identity of a new cluster. Everything is checked before the first byte is written, and what was written is read back before the log
+ * A member's data directory out of a backup file, of holdfast or of etcd (cluster-behaviour section 20): all keys with all revisions, leases,
+ * alarms, users and roles, under the identity of a new cluster. Everything is checked before the first byte is written, and what was written is read back before the log
  * makes a member of it, so that a directory that this leaves behind is one that a member boots from.
  */
 import { AlarmMember } from "../api/index.ts";
+import { type AuthImage, authImageRows } from "../auth/index.ts";
 import { type Backend, createBatch } from "../backend/index.ts";
 import { assert } from "../base/assert.ts";
-import { equalBytes, utf8Text } from "../base/bytes.ts";
+import { equalBytes } from "../base/bytes.ts";
 import type { Clock } from "../base/clock.ts";
 import type { Disk } from "../base/disk.ts";
 import { EtcdError, GrpcCode } from "../base/errors.ts";
@@ -22,7 +23,7 @@ import { EMPTY_CONF_STATE, encodeConfState, State } from "./apply/state.ts";
 import { EMPTY_POSITION, encodePosition } from "./backend-writer.ts";
 import { BackupRefusedError, checkDigest, compactionOf, SMALL_BUCKET_BYTES_MAX } from "./backup/backup-file.ts";
 import { BoltFile, type BoltSource } from "./backup/bolt-reader.ts";
-import { BUCKETS, decodeLease, META_KEYS } from "./backup/etcd-records.ts";
+import { BUCKETS, type BucketName, decodeLease, META_KEYS, type Pair, readAuthBuckets } from "./backup/etcd-records.ts";
 import type { ServerConfig } from "./config.ts";
 import { clusterIdOf, memberIdOf } from "./identity.ts";
 import { encodeMemberChange, type MemberRecord, Membership } from "./membership.ts";
@@ -140,6 +141,7 @@ async function refuseUsedDirectory(disk: Disk, what: string, directory: string):
 interface Survey {
   readonly leases: readonly LeaseRow[];
   readonly alarms: readonly AlarmMember[];
+  readonly auth: AuthImage;
   /** Of the result: bumped. */
   readonly revision: Revision;
   readonly compactAsked: Revision;
@@ -160,7 +162,7 @@ async function surveyOf(file: BoltFile, options: RestoreOptions): Promise<Survey
   const finished = compactionOf(meta, META_KEYS.finishedCompaction);
   if (finished > asked) throw new BackupRefusedError(`compaction ${finished} is finished, but only ${asked} was asked for`);
 
-  await refuseAuth(file);
+  const auth = await authOf(file);
   const alarms = (await file.pairs("alarm", SMALL_BUCKET_BYTES_MAX)).map(([key]) => AlarmMember.decode(key.slice()));
   const leases = new Map<LeaseId, LeaseRow>();
   for await (const { keys, values } of file.leaves("lease")) {
@@ -204,6 +206,7 @@ async function surveyOf(file: BoltFile, options: RestoreOptions): Promise<Survey
   return {
     leases: [...leases.values()],
     alarms,
+    auth,
     revision,
     compactAsked: markCompacted ? revision : asked,
     compactFinished: finished,
@@ -217,15 +220,9 @@ function isBumpRecord(value: Uint8Array): boolean {
   return value.byteLength === 0;
 }
 
-async function refuseAuth(file: BoltFile): Promise<void> {
-  const enabled = (await file.pairs("auth", SMALL_BUCKET_BYTES_MAX)).some(
-    ([key, value]) => utf8Text(key) === "authEnabled" && value[0] === 1,
-  );
-  const users = await file.pairs("authUsers", SMALL_BUCKET_BYTES_MAX);
-  const roles = await file.pairs("authRoles", SMALL_BUCKET_BYTES_MAX);
-  if (enabled || users.length > 0 || roles.length > 0) {
-    throw new RestoreRefusedError("the backup has users or roles, which cannot be restored yet");
-  }
+async function authOf(file: BoltFile): Promise<AuthImage> {
+  const pairs = (name: BucketName): Promise<readonly Pair[]> => file.pairs(name, SMALL_BUCKET_BYTES_MAX);
+  return readAuthBuckets(await pairs("auth"), await pairs("authUsers"), await pairs("authRoles"));
 }
 
 async function removeContents(disk: Disk, directory: string): Promise<void> {
@@ -268,6 +265,7 @@ async function writeStore(file: BoltFile, survey: Survey, founders: Founders, op
     }
     const alarms = new Alarms();
     for (const alarm of survey.alarms) alarms.activate(alarm, batch);
+    for (const [key, value] of authImageRows(survey.auth)) batch.put(key, value);
     const membership = new Membership({ learnersMax: 0 });
     for (const member of founders.members) membership.apply({ action: "add", member, requestId: 0n }, batch);
     const { askedKey, finishedKey, encode } = compactionMarks;
@@ -310,13 +308,16 @@ async function readBack(survey: Survey, founders: Founders, options: RestoreOpti
     throw error;
   }
   try {
-    const { store, lessor, membership, alarms, appliedIndex, confState } = state;
+    const { store, lessor, membership, alarms, auth, appliedIndex, confState } = state;
     assert(rows === survey.rows, "all changes were restored", { restored: rows, expected: survey.rows });
     assert(store.keyCount === survey.keyCount, "all keys were restored", { restored: store.keyCount, expected: survey.keyCount });
     assert(store.revision === survey.revision, "the revision was restored", { restored: store.revision, expected: survey.revision });
     assert(store.compactRevision === survey.compactAsked, "the compacted revision was restored");
     assert(lessor.size === survey.leases.length, "all leases were restored");
     assert(alarms.list().length === survey.alarms.length, "all alarms were restored");
+    assert(auth.enabled === survey.auth.enabled && auth.revision === survey.auth.revision, "the auth switch was restored");
+    assert(auth.userNames().length === survey.auth.users.length, "all users were restored");
+    assert(auth.roleNames().length === survey.auth.roles.length, "all roles were restored");
     assert(membership.size === founders.members.length && appliedIndex === founders.members.length, "all members were entered");
     assert(equalBytes(encodeConfState(confState), encodeConfState(founders.confState)), "the configuration was entered");
   } finally {

@@ -11,6 +11,7 @@ import { type EtcdServer, startEtcd } from "../../src/embed/start-etcd.ts";
 import type { BoltSource } from "../../src/server/backup/bolt-reader.ts";
 import { MemoryNetwork } from "../../src/server/peer/index.ts";
 import { type Restored, type RestoreOptions, restoreBackup } from "../../src/server/restore.ts";
+import type { CallContext } from "../../src/server/services/services.contract.ts";
 
 export const bytesOf = (text: string): Uint8Array => new TextEncoder().encode(text);
 
@@ -19,10 +20,10 @@ export function sourceOf(bytes: Uint8Array): BoltSource {
 }
 
 /** What a client of `Maintenance.Snapshot` would write to its file. */
-export async function backupOf(member: EtcdServer): Promise<Uint8Array> {
+export async function backupOf(member: EtcdServer, caller: CallContext = {}): Promise<Uint8Array> {
   const blobs: Uint8Array[] = [];
   let before = Number.POSITIVE_INFINITY;
-  for await (const { blob, remainingBytes } of member.services.maintenance.snapshot(api.SnapshotRequest.create(), {})) {
+  for await (const { blob, remainingBytes } of member.services.maintenance.snapshot(api.SnapshotRequest.create(), caller)) {
     expectAtMost(blob.byteLength, 32_768);
     expectAtMost(remainingBytes, before);
     before = remainingBytes;

@@ -1,8 +1,8 @@
 /** The state of a member as the buckets of an etcd store, bit for bit as etcd 3.7 would hold it: its tools then read, verify and restore the file. */
 import { AlarmMember } from "../../api/index.ts";
+import { AUTH_ROWS, readAuthRows } from "../../auth/index.ts";
 import { type Backend, type BackendRange, type BackendRow, type BackendSnapshot, RowSpace } from "../../backend/index.ts";
 import { compareBytes, EMPTY_BYTES, equalBytes, utf8Bytes } from "../../base/bytes.ts";
-import { EtcdError, GrpcCode } from "../../base/errors.ts";
 import { decodeLeaseRow, LEASE_ROWS } from "../../lease/index.ts";
 import { compactionMarks, EtcdRows, REVISION_ROWS, revisionKey } from "../../mvcc/index.ts";
 import type { ConfState } from "../../raft/index.ts";
@@ -14,6 +14,7 @@ import { MEMBER_ROWS, Membership } from "../membership.ts";
 import { CLUSTER_VERSION_KEY, DOWNGRADE_KEY } from "../meta-rows.ts";
 import type { BoltWriter } from "./bolt-writer.ts";
 import {
+  authBuckets,
   type BucketName,
   CLUSTER_KEYS,
   confStateJson,
@@ -22,6 +23,7 @@ import {
   META_KEYS,
   memberJson,
   memberKey,
+  type Pair,
   REMOVED_VALUE,
   uint64Bytes,
 } from "./etcd-records.ts";
@@ -37,16 +39,10 @@ export interface ContentsOptions {
   readonly onSlice: () => Promise<void>;
 }
 
-type Pair = readonly [Uint8Array, Uint8Array];
-
 const ROWS_PER_SLICE = 1024;
 /** A slice takes well below a millisecond. */
 const SLICE_BYTES = 64 * 1024;
-/** What etcd writes before anything was changed in the auth store. */
-const UNTOUCHED_AUTH_REVISION = 1;
-const AUTH_REVISION_KEY = utf8Bytes("authRevision");
 const META_ROWS: BackendRange = { gte: Uint8Array.of(RowSpace.meta), lt: Uint8Array.of(RowSpace.meta + 1) };
-const AUTH_ROWS: BackendRange = { gte: Uint8Array.of(RowSpace.auth), lt: Uint8Array.of(RowSpace.auth + 1) };
 
 /** Writes all buckets. Rejects with RowCorruptError and its like when a row is not as it was written: such a state must not become a backup. */
 export async function writeContents(options: ContentsOptions): Promise<void> {
@@ -70,12 +66,10 @@ export async function writeContents(options: ContentsOptions): Promise<void> {
     alarms.list().map(({ memberId, alarm }) => [AlarmMember.encode(AlarmMember.create({ memberId, alarm })), EMPTY_BYTES]),
   );
 
-  if ((await all(AUTH_ROWS)).length > 0) {
-    throw new EtcdError("backup-unsupported", GrpcCode.Unimplemented, "the store has users or roles, which backups cannot carry");
-  }
-  bucket("auth", [[AUTH_REVISION_KEY, uint64Bytes(UNTOUCHED_AUTH_REVISION)]]);
-  bucket("authRoles", []);
-  bucket("authUsers", []);
+  const auth = authBuckets(readAuthRows(await all(AUTH_ROWS)));
+  bucket("auth", auth.marks);
+  bucket("authRoles", auth.roles);
+  bucket("authUsers", auth.users);
 
   const meta = await all(META_ROWS);
   const metaRow = (key: Uint8Array): Uint8Array | undefined => meta.find(([one]) => equalBytes(one, key))?.[1];

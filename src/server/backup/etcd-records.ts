@@ -1,6 +1,7 @@
 /** Small records of etcd's store: how they look in its buckets, in both directions. Names and forms are those of etcd 3.7. */
-import { Writer } from "../../api/index.ts";
-import { utf8Bytes } from "../../base/bytes.ts";
+import { Role, User, Writer } from "../../api/index.ts";
+import { type AuthImage, FIRST_AUTH_REVISION } from "../../auth/index.ts";
+import { equalBytes, utf8Bytes, utf8TextStrict } from "../../base/bytes.ts";
 import { hexId, type LeaseId, type MemberId } from "../../base/ids.ts";
 import { LEASE_TTL_SECONDS_MAX, type LeaseRow } from "../../lease/index.ts";
 import type { ConfState } from "../../raft/index.ts";
@@ -32,6 +33,48 @@ export const META_KEYS = {
 } as const;
 
 export const CLUSTER_KEYS = { version: utf8Bytes("clusterVersion"), downgrade: utf8Bytes("downgrade") } as const;
+
+export type Pair = readonly [Uint8Array, Uint8Array];
+
+const AUTH_KEYS = { enabled: utf8Bytes("authEnabled"), revision: utf8Bytes("authRevision") } as const;
+
+/** Users and roles, under their names, and the marks beside them. Like etcd's, a store that never had the switch on has no mark for it. */
+export function authBuckets(image: AuthImage): { readonly marks: Pair[]; readonly users: Pair[]; readonly roles: Pair[] } {
+  const marks: Pair[] = [[AUTH_KEYS.revision, uint64Bytes(image.revision)]];
+  if (image.enabled) marks.push([AUTH_KEYS.enabled, Uint8Array.of(1)]);
+  return {
+    marks,
+    users: image.users.map((user) => [user.name, User.encode(user)]),
+    roles: image.roles.map((role) => [role.name, Role.encode(role)]),
+  };
+}
+
+/** The inverse. @throws BoltCorruptError, ProtoDecodeError */
+export function readAuthBuckets(marks: readonly Pair[], users: readonly Pair[], roles: readonly Pair[]): AuthImage {
+  const mark = (key: Uint8Array): Uint8Array | undefined => marks.find(([one]) => equalBytes(one, key))?.[1];
+  const enabled = mark(AUTH_KEYS.enabled);
+  const revision = readUint64(mark(AUTH_KEYS.revision));
+  return {
+    enabled: enabled?.byteLength === 1 && enabled[0] === 1,
+    // etcd older than 3.1 kept none, and starts counting then.
+    revision: revision === undefined || revision === 0 ? FIRST_AUTH_REVISION : revision,
+    users: users.map(([name, value]) => named(User.decode(value.slice()), name)),
+    roles: roles.map(([name, value]) => named(Role.decode(value.slice()), name)),
+  };
+}
+
+function named<Message extends { readonly name: Uint8Array }>(message: Message, name: Uint8Array): Message {
+  if (!equalBytes(message.name, name) || utf8TextStrict(name) === undefined)
+    throw new BoltCorruptError("a user or role lies at another's name");
+  return message;
+}
+
+function readUint64(bytes: Uint8Array | undefined): number | undefined {
+  if (bytes === undefined) return undefined;
+  const value = bytes.byteLength === 8 ? new DataView(bytes.buffer, bytes.byteOffset, 8).getBigUint64(0) : -1n;
+  if (value < 0n || value > BigInt(Number.MAX_SAFE_INTEGER)) throw new BoltCorruptError("the auth revision is none");
+  return Number(value);
+}
 
 export const REMOVED_VALUE = utf8Bytes("removed");
 
