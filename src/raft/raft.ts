@@ -455,6 +455,11 @@ export class Raft {
     return this.#quarantine !== undefined;
   }
 
+  /** False when `step` would ignore it because of a quarantine. */
+  hears(message: Message): boolean {
+    return this.#quarantine === undefined || this.#passesQuarantine(message);
+  }
+
   /** The fence's leader of its term is the only one heard; a snapshot of a lower index was begun for the former life. */
   #passesQuarantine(message: Message): boolean {
     const { leader, term, fence } = this.#quarantine ?? NOT_ADMITTED;

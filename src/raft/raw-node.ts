@@ -75,6 +75,8 @@ export interface RawNodeFace {
   resetProgress(id: MemberId, fence: Uint8Array): ResetOutcome;
   /** In quarantine (`RaftConfig.quarantined`): what `resetProgress` of that leader answered. False when it is out of date. May be called again. */
   admit(leader: MemberId, term: Term, fence: LogIndex): boolean;
+  /** False when `step` would ignore the message because of a quarantine. For messages that cost something before they are stepped. */
+  hears(message: Message): boolean;
   /** The quarantine may end: make that durable, then call `endQuarantine`. */
   readonly healed: boolean;
   endQuarantine(): void;
@@ -177,6 +179,10 @@ export class RawNode implements RawNodeFace {
     const admitted = this.#raft.admit(leader, term, fence);
     this.#check();
     return admitted;
+  }
+
+  hears(message: Message): boolean {
+    return this.#raft.hears(message);
   }
 
   get healed(): boolean {

@@ -3,30 +3,29 @@
  * configuration is known to be right.
  */
 
+import { ProtoDecodeError } from "../api/index.ts";
 import type { Backend } from "../backend/backend.ts";
-import { assert } from "../base/assert.ts";
-import { EtcdError, GrpcCode } from "../base/errors.ts";
+import { assert, InvariantError } from "../base/assert.ts";
 import type { ClusterId, LogIndex, MemberId } from "../base/ids.ts";
 import { hexId, NO_MEMBER } from "../base/ids.ts";
 import { type Entry, encodeConfChange, type HardState, type SnapshotMetadata } from "../raft/index.ts";
-import { Wal, type WalAppend, type WalContents, type WalFace } from "../wal/index.ts";
+import { Wal, type WalAppend, type WalContents, type WalFace, type WalMetadata } from "../wal/index.ts";
 import { advertisedUrlsMismatch } from "./advertised-urls.ts";
 import { BackendBrokenError, State, type StateOptions } from "./apply/state.ts";
+import { BootstrapError, DataDamagedError, isDamage } from "./bootstrap-error.ts";
 import type { DirectoryLock, ServerConfig, ServerPorts } from "./config.ts";
+import { soleMemberLog } from "./force-new-cluster.ts";
+import { type DataPlaces, identityOfDamaged, nextAttempt, othersOf, setAside, whyNotHealable } from "./heal.ts";
+import { type HealMarker, readHealMarker, removeHealMarker, writeHealMarker } from "./heal-marker.ts";
 import { clusterIdOf, memberIdOf } from "./identity.ts";
+import { type Identity, IdentityFile, readIdentity } from "./identity-file.ts";
 import { encodeMemberChange, type MemberRecord } from "./membership.ts";
 import { MemoryWal } from "./memory-wal.ts";
 import type { PeerAddress } from "./peer/index.ts";
 import { ServerStorage } from "./server-storage.ts";
 import { finishSwap } from "./snapshot/index.ts";
 
-/** The configuration does not fit the data directory or the running cluster. The process must not start; nothing was changed. */
-export class BootstrapError extends EtcdError {
-  constructor(message: string, options?: { cause?: unknown }) {
-    super("bootstrap", GrpcCode.FailedPrecondition, message, options);
-    this.name = "BootstrapError";
-  }
-}
+export { BootstrapError, DataDamagedError } from "./bootstrap-error.ts";
 
 export interface RemoteMembers {
   readonly clusterId: ClusterId;
@@ -55,6 +54,19 @@ export interface Booted {
   readonly peers: readonly PeerAddress[];
   /** True when this start created the data. */
   readonly fresh: boolean;
+  /** To be told of changes of the members; undefined for a member in memory. */
+  readonly identity: IdentityFile | undefined;
+  /** Present when this member lost what it had promised, and must not vote before the others have healed it. */
+  readonly healing: Healing | undefined;
+  /** By `forceNewCluster`: from this index on this member is the only one; nobody may be talked to before it is applied. 0 otherwise. */
+  readonly soleMemberFrom: LogIndex;
+}
+
+export interface Healing {
+  /** What was found, for people. */
+  readonly reason: string;
+  /** Healed: the next start is an ordinary one. Durable when it resolves. */
+  finish(): Promise<void>;
 }
 
 const PROBE_MS = 1000;
@@ -65,7 +77,15 @@ export function backendDirectory(config: ServerConfig): string {
 }
 
 export function snapshotDirectory(config: ServerConfig): string {
-  return `${config.dataDirectory}/member/snap`;
+  return `${memberDirectory(config)}/snap`;
+}
+
+function memberDirectory(config: ServerConfig): string {
+  return `${config.dataDirectory}/member`;
+}
+
+function placesOf(config: ServerConfig): DataPlaces {
+  return { member: memberDirectory(config), snap: snapshotDirectory(config), wal: config.walDirectory };
 }
 
 export async function bootstrap(options: BootstrapOptions): Promise<Booted> {
@@ -73,14 +93,32 @@ export async function bootstrap(options: BootstrapOptions): Promise<Booted> {
   if (config.inMemory) return found(options, NO_LOCK);
   await ports.disk.makeDirectory(snapshotDirectory(config));
   // Before anything is read or repaired: a second process on the same directory stops here.
-  const lock = await ports.lockDirectory(`${config.dataDirectory}/member/lock`);
+  const lock = await ports.lockDirectory(`${memberDirectory(config)}/lock`);
   try {
-    const names = await ports.disk.list(config.walDirectory);
-    const hasLog = names?.some((name) => name.endsWith(".wal")) === true;
-    return hasLog ? await restart(options, lock) : await found(options, lock);
+    return await bootFromDirectory(options, lock);
   } catch (error) {
     await lock.close();
     throw error;
+  }
+}
+
+async function bootFromDirectory(options: BootstrapOptions, lock: DirectoryLock): Promise<Booted> {
+  const { config, ports } = options;
+  const marker = await readHealMarker(ports.disk, memberDirectory(config));
+  const known = await readIdentity(ports.disk, memberDirectory(config), ports.logger);
+  if (marker !== undefined) return goOnHealing(options, lock, marker, known);
+  const hasLog = await Wal.exists(ports.disk, config.walDirectory);
+  if (!hasLog && known === undefined) {
+    if (config.forceNewCluster)
+      throw new BootstrapError("--force-new-cluster needs the data of a member, and there is none in the data directory");
+    return found(options, lock);
+  }
+  try {
+    if (!hasLog) throw new DataDamagedError(`the write-ahead log is missing in ${config.walDirectory}`);
+    return await restart(options, lock, known);
+  } catch (error) {
+    if (!isDamage(error)) throw error;
+    return heal(options, lock, known, error);
   }
 }
 
@@ -104,41 +142,75 @@ async function openFresh(options: BootstrapOptions): Promise<{ backend: Backend;
   }
 }
 
-async function restart(options: BootstrapOptions, lock: DirectoryLock): Promise<Booted> {
+/** Log and store as they are on the disk, opened. */
+interface Opened {
+  readonly wal: Wal;
+  readonly contents: WalContents;
+  readonly backend: Backend;
+  readonly state: State;
+}
+
+async function openExisting(options: BootstrapOptions): Promise<Opened> {
   const { config, ports } = options;
   const { wal, contents } = await Wal.open({
     disk: ports.disk,
     directory: config.walDirectory,
     clock: ports.clock,
     logger: ports.logger,
-    ...segmentSize(config),
     ...(config.mutants === undefined ? {} : { mutants: config.mutants }),
     ...options.walHooks,
   });
-  let backend: Backend | undefined;
   try {
-    if (contents.repaired !== undefined) ports.logger.warn({ ...contents.repaired }, "dropped the torn end of the write-ahead log");
     // A received state counts from the moment its marker is in the log: without the marker the old store and the old log belong together.
     const swap = await finishSwap(ports.disk, snapshotDirectory(config), { isWanted: (index) => contents.snapshot.index >= index });
     if (swap.type !== "none") {
       ports.logger.info({ "snapshot-index": swap.index, outcome: swap.type }, "settled the interrupted installation of a snapshot");
     }
-    backend = await ports.openBackend(backendDirectory(config));
-    let state: State;
+    let opened: { backend: Backend; state: State };
     try {
-      state = await State.open({ ...options.stateOptions, backend });
+      opened = await openStore(options);
     } catch (error) {
-      if (!(error instanceof BackendBrokenError)) throw error;
-      backend = await rebuildFromLog(options, backend, contents, error);
-      state = await State.open({ ...options.stateOptions, backend });
+      if (!isDamage(error) || contents.snapshot.index > 0) throw error;
+      // The log still begins at the beginning: the store is only a view of it.
+      ports.logger.warn({ reason: error.message }, "rebuilding the store from the write-ahead log");
+      await ports.disk.removeTree(backendDirectory(config));
+      opened = await openStore(options);
     }
-    if (isUntouched(contents) && state.appliedIndex === 0 && config.initialClusterState === "new") {
+    return { wal, contents, ...opened };
+  } catch (error) {
+    await wal.close();
+    throw error;
+  }
+}
+
+/** @throws an error that {@link isDamage} recognises when the store is not what was written. */
+async function openStore(options: BootstrapOptions): Promise<{ backend: Backend; state: State }> {
+  const backend = await options.ports.openBackend(backendDirectory(options.config));
+  try {
+    return { backend, state: await State.open({ ...options.stateOptions, backend }) };
+  } catch (error) {
+    await backend.close();
+    // A row without a checksum that makes no sense.
+    if (error instanceof InvariantError || error instanceof SyntaxError || error instanceof ProtoDecodeError) {
+      throw new BackendBrokenError(error.message);
+    }
+    throw error;
+  }
+}
+
+async function restart(options: BootstrapOptions, lock: DirectoryLock, known: Identity | undefined): Promise<Booted> {
+  const { config, ports } = options;
+  const opened = await openExisting(options);
+  const { wal, contents, backend, state } = opened;
+  try {
+    if (isUntouched(contents) && state.appliedIndex === 0 && config.initialClusterState === "new" && known === undefined) {
       // A crash came between the creation of the log and its first entries: nothing was promised to anybody yet.
-      return await foundAgain(options, lock, { wal, contents, backend, state });
+      return await foundAgain(options, lock, opened);
     }
     const { storage, marker } = restoreLog(contents, state, config);
     if (marker !== undefined) await appendToWal(wal, { entries: [], snapshot: marker, mustSync: true });
     const { memberId, clusterId } = contents.metadata;
+    const soleMemberFrom = config.forceNewCluster ? await forceNewCluster(options, { wal, storage, state, memberId }) : 0;
     ports.logger.info(
       {
         "cluster-id": hexId(clusterId),
@@ -146,14 +218,177 @@ async function restart(options: BootstrapOptions, lock: DirectoryLock): Promise<
         "commit-index": storage.initialState().hardState.commit,
         "applied-index": state.appliedIndex,
       },
-      "restarting local member",
+      soleMemberFrom > 0 ? "forcing restart member" : "restarting local member",
     );
-    return { memberId, clusterId, wal, storage, state, backend, lock, peers: peersOf(state.membership.list(), memberId), fresh: false };
+    const applied = state.membership.list();
+    // One that joined and has heard nothing yet still knows whom it was to join.
+    const members = applied.length > 0 ? applied : (known?.members ?? []);
+    const identity = await keepIdentity(options, contents.metadata, members, known);
+    const peers = config.forceNewCluster ? [] : peersOf(members, memberId);
+    return { memberId, clusterId, wal, storage, state, backend, lock, peers, fresh: false, identity, healing: undefined, soleMemberFrom };
   } catch (error) {
     await wal.close();
-    await backend?.close();
+    await state.close();
     throw error;
   }
+}
+
+/** The members as of now, beside log and store. */
+async function keepIdentity(
+  options: BootstrapOptions,
+  ids: WalMetadata,
+  members: readonly MemberRecord[],
+  written: Identity | undefined,
+): Promise<IdentityFile | undefined> {
+  const { config, ports } = options;
+  if (config.inMemory) return undefined;
+  const file = new IdentityFile(ports.disk, memberDirectory(config), ports.logger, { ...ids, members }, written);
+  if (members.length > 0) file.update(members);
+  await file.settled();
+  return file;
+}
+
+// -- damaged data ------------------------------------------------------------------------------------------------------------------------------
+
+/** Something that had been promised is lost. In a larger cluster the others have it; a lone member refuses to start. */
+async function heal(options: BootstrapOptions, lock: DirectoryLock, known: Identity | undefined, damage: Error): Promise<Booted> {
+  const { config, ports } = options;
+  const { disk, logger } = ports;
+  if (config.forceNewCluster) {
+    throw new DataDamagedError(
+      `${damage.message}. --force-new-cluster needs a member whose data is undamaged: choose another one, or restore a backup`,
+      {
+        cause: damage,
+      },
+    );
+  }
+  const owner = await Wal.readMetadata(disk, config.walDirectory);
+  const identity = identityOfDamaged(owner, known, configuredMembers(config), damage);
+  const refusal = whyNotHealable(identity);
+  if (refusal !== undefined) throw new DataDamagedError(`${damage.message}. ${refusal}`, { cause: damage });
+  const places = placesOf(config);
+  const marker: HealMarker = { identity, reason: damage.message, attempt: await nextAttempt(disk, places), phase: "set-aside" };
+  logger.error(
+    { reason: damage.message, "local-member-id": hexId(identity.memberId) },
+    "the data of this member is damaged; the other members will heal it, and until then it neither votes nor serves",
+  );
+  await writeHealMarker(disk, places.member, marker);
+  return beginAnew(options, lock, marker);
+}
+
+/** With the same ids, an empty log and an empty store. Called again after a crash it goes on where it was. */
+async function beginAnew(options: BootstrapOptions, lock: DirectoryLock, marker: HealMarker): Promise<Booted> {
+  const { config, ports } = options;
+  const places = placesOf(config);
+  const aside = await setAside(ports.disk, places, marker.attempt);
+  ports.logger.warn({ places: aside }, "set the damaged data aside; nothing deletes it");
+  const { backend, state } = await openFresh(options);
+  let wal: WalFace | undefined;
+  try {
+    wal = await createWal(options, marker.identity);
+    await writeHealMarker(ports.disk, places.member, { ...marker, phase: "healing" });
+    return await bootedToHeal(options, lock, { wal, storage: new ServerStorage(), backend, state }, marker);
+  } catch (error) {
+    await wal?.close();
+    await state.close();
+    throw error;
+  }
+}
+
+/** An earlier start began to heal. */
+async function goOnHealing(
+  options: BootstrapOptions,
+  lock: DirectoryLock,
+  marker: HealMarker | "unreadable",
+  known: Identity | undefined,
+): Promise<Booted> {
+  const { config } = options;
+  if (config.forceNewCluster) {
+    throw new DataDamagedError(
+      "this member's data was damaged and it was being healed, so it is incomplete. --force-new-cluster needs a member whose data is undamaged: choose another one, or restore a backup",
+    );
+  }
+  // What is in place may be the damaged data or what was begun after it.
+  if (marker === "unreadable")
+    return heal(options, lock, known, new DataDamagedError("the note that this member is being healed is damaged"));
+  if (marker.phase === "set-aside") return beginAnew(options, lock, marker);
+  try {
+    const { wal, contents, backend, state } = await openExisting(options);
+    try {
+      const restored = restoreLog(contents, state, config);
+      if (restored.marker !== undefined) await appendToWal(wal, { entries: [], snapshot: restored.marker, mustSync: true });
+      return await bootedToHeal(options, lock, { wal, storage: restored.storage, backend, state }, marker);
+    } catch (error) {
+      await wal.close();
+      await state.close();
+      throw error;
+    }
+  } catch (error) {
+    if (isDamage(error) || (await Wal.exists(options.ports.disk, config.walDirectory)) === false) {
+      return heal(options, lock, marker.identity, error as Error);
+    }
+    throw error;
+  }
+}
+
+async function bootedToHeal(
+  options: BootstrapOptions,
+  lock: DirectoryLock,
+  parts: { wal: WalFace; storage: ServerStorage; backend: Backend; state: State },
+  marker: HealMarker,
+): Promise<Booted> {
+  const { disk } = options.ports;
+  const { memberId, clusterId } = marker.identity;
+  const members = parts.state.membership.list();
+  const listed = members.some((member) => member.id === memberId);
+  return {
+    ...parts,
+    memberId,
+    clusterId,
+    lock,
+    peers: peersOf(listed ? members : othersOf(marker.identity), memberId),
+    fresh: false,
+    identity: await keepIdentity(options, marker.identity, listed ? members : marker.identity.members, undefined),
+    healing: { reason: marker.reason, finish: () => removeHealMarker(disk, memberDirectory(options.config)) },
+    soleMemberFrom: 0,
+  };
+}
+
+// -- one member instead of many ----------------------------------------------------------------------------------------------------------------
+
+/** Everybody but this member leaves, behind what is committed. Returns the index from which on it is alone; 0 when it is already. */
+async function forceNewCluster(
+  options: BootstrapOptions,
+  opened: { wal: WalFace; storage: ServerStorage; state: State; memberId: MemberId },
+): Promise<LogIndex> {
+  const { config, ports } = options;
+  const { wal, storage, state, memberId } = opened;
+  const { hardState } = storage.initialState();
+  const from = state.appliedIndex + 1;
+  const known = from > storage.lastIndex() ? [] : storage.entries(from, storage.lastIndex() + 1, Number.MAX_SAFE_INTEGER);
+  const log = soleMemberLog({
+    memberId,
+    peerUrls: config.initialAdvertisePeerUrls,
+    term: hardState.term + 1,
+    applied: { index: state.appliedIndex, confState: state.confState, membership: state.membership },
+    entries: known,
+    commit: hardState.commit,
+  });
+  if (log === undefined) {
+    ports.logger.info({}, "--force-new-cluster has nothing to do: this member is alone already");
+    return 0;
+  }
+  const last = log.entries[log.entries.length - 1];
+  assert(last !== undefined, "somebody has to leave");
+  ports.logger.warn(
+    { "commit-index": log.commit, "dropped-entries": Math.max(0, storage.lastIndex() - log.commit), removed: log.removed.map(hexId) },
+    "discarding uncommitted entries and all other members (--force-new-cluster); never start those members again",
+  );
+  const forced: HardState = { term: hardState.term + 1, vote: memberId, commit: last.index };
+  await appendToWal(wal, { hardState: forced, entries: log.entries, mustSync: true });
+  storage.append(log.entries);
+  storage.setHardState(forced);
+  return last.index;
 }
 
 function isUntouched({ hardState, snapshot, entries }: WalContents): boolean {
@@ -182,6 +417,9 @@ async function foundAgain(
     lock,
     peers: peersOf(members, own.id),
     fresh: true,
+    identity: await keepIdentity(options, { memberId, clusterId }, members, undefined),
+    healing: undefined,
+    soleMemberFrom: 0,
   };
 }
 
@@ -191,27 +429,10 @@ function appendToWal(wal: WalFace, append: WalAppend): Promise<void> {
   });
 }
 
-/** A store with holes is thrown away and made anew, if the log still begins at the beginning. */
-async function rebuildFromLog(
-  options: BootstrapOptions,
-  backend: Backend,
-  contents: WalContents,
-  why: BackendBrokenError,
-): Promise<Backend> {
-  const { config, ports } = options;
-  if (contents.snapshot.index > 0) {
-    throw new BootstrapError(
-      `${why.message}; the log begins behind index ${contents.snapshot.index}, so the store cannot be rebuilt from it. Remove this member, wipe its data and add it again, or restore a backup`,
-      { cause: why },
-    );
-  }
-  ports.logger.warn({ reason: why.message }, "rebuilding the store from the write-ahead log");
-  await backend.close();
-  await ports.disk.removeTree(backendDirectory(config));
-  return ports.openBackend(backendDirectory(config));
-}
-
-/** The log in memory, and the marker that the log on disk needs before it can go on behind the store. */
+/**
+ * The log in memory, and the marker that the log on disk needs before it can go on behind the store.
+ * @throws DataDamagedError when log and store do not fit together: one of them has lost something.
+ */
 function restoreLog(
   contents: WalContents,
   state: State,
@@ -220,16 +441,21 @@ function restoreLog(
   const storage = new ServerStorage();
   const { appliedIndex, appliedTerm, confState } = state;
   if (contents.snapshot.index > appliedIndex) {
-    throw new BootstrapError(
-      `the store reaches index ${appliedIndex}, but the log begins behind index ${contents.snapshot.index}: the store is older than the log. Remove this member, wipe its data and add it again, or restore a backup`,
+    throw new DataDamagedError(
+      `the store reaches index ${appliedIndex}, but the log begins behind index ${contents.snapshot.index}: the store is older than the log`,
     );
   }
   if (contents.snapshot.index > 0) storage.applySnapshot(contents.snapshot);
   if (contents.entries.length > 0) storage.append(contents.entries);
   let marker: SnapshotMetadata | undefined;
   if (appliedIndex > 0 && storage.term(appliedIndex) !== appliedTerm) {
-    // The store got further than the log that survived, or past a point where this log was wrong (failure catalogue BS10): what is applied was
-    // committed, so the log goes on behind it.
+    // Nothing is applied before it is durable in the log (BW2), so the log has lost what it had promised to keep, and perhaps more than what the store shows.
+    if (!config.unsafeNoFsync && !config.forceNewCluster) {
+      throw new DataDamagedError(
+        `the log ends at index ${storage.lastIndex()}, but the store has entry ${appliedIndex} of term ${appliedTerm}, which is not in it: the log has lost entries that were on disk`,
+      );
+    }
+    // It was agreed that this may happen. What is applied was committed, so the log goes on behind it.
     marker = { index: appliedIndex, term: appliedTerm, confState };
     storage.applySnapshot(marker);
   }
@@ -237,7 +463,7 @@ function restoreLog(
   if (hardState.term < appliedTerm) hardState = { term: appliedTerm, vote: NO_MEMBER, commit: hardState.commit };
   // A commit index is not synced by itself; what is applied was committed.
   if (hardState.commit < appliedIndex) hardState = { ...hardState, commit: appliedIndex };
-  assert(config.forceNewCluster || hardState.commit <= storage.lastIndex(), "the commit index lies inside the log", {
+  assert(hardState.commit <= storage.lastIndex(), "the commit index lies inside the log", {
     commit: hardState.commit,
     last: storage.lastIndex(),
   });
@@ -261,7 +487,9 @@ async function createNew(options: BootstrapOptions, lock: DirectoryLock): Promis
     wal = await createWal(options, metadata);
     const storage = await beginLog(wal, members);
     ports.logger.info({ "cluster-id": hexId(clusterId), "local-member-id": hexId(own.id) }, "starting local member");
-    return { ...metadata, wal, storage, state, backend, lock, peers: peersOf(members, own.id), fresh: true };
+    const identity = await keepIdentity(options, metadata, members, undefined);
+    const peers = peersOf(members, own.id);
+    return { ...metadata, wal, storage, state, backend, lock, peers, fresh: true, identity, healing: undefined, soleMemberFrom: 0 };
   } catch (error) {
     await wal?.close();
     await backend.close();
@@ -306,7 +534,10 @@ async function join(options: BootstrapOptions, lock: DirectoryLock): Promise<Boo
   try {
     const wal = await createWal(options, metadata);
     ports.logger.info({ "cluster-id": hexId(remote.clusterId), "local-member-id": hexId(self.id) }, "starting local member");
-    return { ...metadata, wal, storage: new ServerStorage(), state, backend, lock, peers: peersOf(known, self.id), fresh: true };
+    const identity = await keepIdentity(options, metadata, known, undefined);
+    const peers = peersOf(known, self.id);
+    const storage = new ServerStorage();
+    return { ...metadata, wal, storage, state, backend, lock, peers, fresh: true, identity, healing: undefined, soleMemberFrom: 0 };
   } catch (error) {
     await backend.close();
     throw error;

@@ -105,6 +105,14 @@ export class Membership {
     }
   }
 
+  /** Independent of this one. */
+  copy(): Membership {
+    const copy = new Membership({ learnersMax: this.#learnersMax });
+    for (const [id, member] of this.#members) copy.#members.set(id, member);
+    for (const id of this.#removed) copy.#removed.add(id);
+    return copy;
+  }
+
   get(id: MemberId): MemberRecord | undefined {
     return this.#members.get(id);
   }

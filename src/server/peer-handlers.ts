@@ -1,11 +1,13 @@
 /** What other members may ask of this one over the peer port. */
 import * as api from "../api/index.ts";
 import { rpcError } from "../api/rpc-errors.ts";
-import type { ClusterId, LeaseId, MemberId } from "../base/ids.ts";
+import { type ClusterId, hexId, type LeaseId, type MemberId } from "../base/ids.ts";
 import { SERVER_VERSION, STORAGE_VERSION } from "./config.ts";
+import { encodeAdmission, type Healer, HealingError, HealRefusedError } from "./healer.ts";
 import { type MemberRecord, type Membership, toMessage } from "./membership.ts";
 import type { PeerHandlers, PeerRequestKind } from "./peer/index.ts";
 import type { RaftDriver } from "./raft-driver.ts";
+import { encodeRaftRequest, raftRequest } from "./raft-request.ts";
 import { promoteHere } from "./services/cluster.ts";
 import type { ServiceCore } from "./services/core.ts";
 import { renewHere, timeToLiveHere } from "./services/lease.ts";
@@ -19,13 +21,15 @@ export interface PeerHandlerOptions {
   readonly snapshots: Snapshots;
   membership(): Membership;
   onRemoved(): void;
+  /** Present while this member itself is being healed. */
+  healer(): Healer | undefined;
 }
 
 export function createPeerHandlers(options: PeerHandlerOptions): PeerHandlers {
   const { driver, snapshots } = options;
 
   async function onRequest(
-    _from: MemberId,
+    from: MemberId,
     kind: PeerRequestKind,
     body: Uint8Array,
     { signal }: { signal: AbortSignal },
@@ -63,16 +67,41 @@ export function createPeerHandlers(options: PeerHandlerOptions): PeerHandlers {
         });
         return api.StatusResponse.encode(response);
       }
+      case "progress-reset":
+        return admitAnew(from);
       default:
         return kind satisfies never;
     }
   }
 
+  /** A member says that it lost its log. The fence is an entry that changes nothing. */
+  function admitAnew(from: MemberId): Uint8Array {
+    const core = options.core();
+    const request = raftRequest("lease-checkpoint", api.LeaseCheckpointRequest.create({ checkpoints: [] }));
+    request.id = core.ids.next();
+    const outcome = driver.resetProgress(from, encodeRaftRequest(request));
+    if (outcome === "not-leader") throw rpcError("not-leader");
+    if (typeof outcome === "string") throw new HealRefusedError(outcome);
+    core.logger.warn(
+      { "member-id": hexId(from), "healed-at-index": outcome.fence },
+      "a member has lost its data; it counts again when it is healed",
+    );
+    return encodeAdmission(outcome);
+  }
+
   return {
     clusterId: options.clusterId,
     memberId: options.memberId,
-    onMessage: (message) => driver.step(message),
-    onSnapshot: (message, chunks, info) => snapshots.receive(message, chunks, info),
+    onMessage: (message) => {
+      options.healer()?.heard(message);
+      driver.step(message);
+    },
+    onSnapshot: async (message, chunks, info) => {
+      options.healer()?.heard(message);
+      // Not before it is known to be of use: taking it in is work.
+      if (!driver.hears(message)) throw new HealingError();
+      await snapshots.receive(message, chunks, info);
+    },
     snapshotBytesHeld: (info) => snapshots.bytesHeld(info),
     onRequest,
     onUnreachable: (peer) => driver.reportUnreachable(peer),

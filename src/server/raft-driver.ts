@@ -16,6 +16,7 @@ import type {
   RawNode,
   ReadState,
   Ready,
+  ResetOutcome,
   Snapshot,
   SoftState,
 } from "../raft/index.ts";
@@ -188,6 +189,34 @@ export class RaftDriver {
     if (this.#stopped) return;
     this.#guard(() => this.#raft.reportSnapshot(peer, outcome));
     this.#schedulePump();
+  }
+
+  /** See `RawNodeFace.resetProgress`. */
+  resetProgress(peer: MemberId, fence: Uint8Array): ResetOutcome {
+    if (this.#stopped) return "not-leader";
+    const outcome = this.#raft.resetProgress(peer, fence);
+    this.#schedulePump();
+    return outcome;
+  }
+
+  /** See `RawNodeFace.admit`. */
+  admit(leader: MemberId, term: Term, fence: LogIndex): boolean {
+    if (this.#stopped) return false;
+    const admitted = this.#raft.admit(leader, term, fence);
+    this.#schedulePump();
+    return admitted;
+  }
+
+  hears(message: Message): boolean {
+    return !this.#stopped && this.#raft.hears(message);
+  }
+
+  get healed(): boolean {
+    return !this.#stopped && this.#raft.healed;
+  }
+
+  endQuarantine(): void {
+    if (!this.#stopped) this.#raft.endQuarantine();
   }
 
   status(): RaftStatus {

@@ -6,6 +6,7 @@ import * as api from "../api/index.ts";
 import { isRpcError, rpcError } from "../api/rpc-errors.ts";
 import { type PasswordHasher, passwordWorker, SimpleTokens, type TokenProvider } from "../auth/index.ts";
 import { InvariantError } from "../base/assert.ts";
+import { EMPTY_BYTES } from "../base/bytes.ts";
 import type { Timer } from "../base/clock.ts";
 import { EtcdError } from "../base/errors.ts";
 import { type ClusterId, hexId, type LeaseId, type LogIndex, type MemberId, NO_MEMBER, type Revision, type Term } from "../base/ids.ts";
@@ -19,6 +20,7 @@ import type { State, StateOptions } from "./apply/state.ts";
 import { type Booted, bootstrap, type RemoteMembers } from "./bootstrap.ts";
 import { AutoCompactor, CompactionRunner } from "./compactor.ts";
 import { CLUSTER_VERSION, SERVER_VERSION, type ServerConfig, type ServerPorts, STORAGE_VERSION } from "./config.ts";
+import { Healer, HealingError } from "./healer.ts";
 import { LeaseKeeper } from "./lease-keeper.ts";
 import { encodeMemberChange, type MemberChange, type MemberRecord, toMessage } from "./membership.ts";
 import type { PeerTransport } from "./peer/index.ts";
@@ -35,6 +37,7 @@ import { quotaBytes } from "./services/kv.ts";
 import { alarmName } from "./services/maintenance.ts";
 import type { CallContext } from "./services/services.contract.ts";
 import { Snapshots } from "./snapshots.ts";
+import { isOutOfSpace, OutOfSpaceError } from "./storage-failure.ts";
 
 /** What happened inside, for metrics. All optional. */
 export interface ServerObserver {
@@ -68,8 +71,11 @@ export interface ServerOptions {
   readonly onIdentity?: ((identity: { memberId: MemberId; clusterId: ClusterId }) => void) | undefined;
 }
 
-/** Why a member ended by itself. */
-export type FailureReason = "storage" | "invariant" | "removed";
+/**
+ * Why a member ended by itself: "space": something could not be written for want of space, so that another life of it may go on from the same data when there is
+ * space again; "storage": the disk failed, or a sync of it, which is never tried again; "invariant": a bug; "removed": from the cluster.
+ */
+export type FailureReason = "space" | "storage" | "invariant" | "removed";
 
 export class ServerFailedError extends EtcdError {
   readonly failure: FailureReason;
@@ -100,6 +106,8 @@ const PUBLISH_RETRY_MS = 500;
 const REMOVED_GRACE_MS = 1000;
 const ADVANCE_POLL_MS = 50;
 const ADVANCE_FOR_MS = 5000;
+/** `--force-new-cluster`: how long applying what is in the log already may take. */
+const SOLE_MEMBER_MS = 600_000;
 
 export class Server {
   readonly config: ServerConfig;
@@ -146,6 +154,8 @@ export class Server {
   #settleReady: { resolve: () => void; reject: (error: EtcdError) => void };
   #settleFailed: (error: ServerFailedError) => void = () => undefined;
   #published = false;
+  /** While this member is in quarantine. */
+  #healer: Healer | undefined;
 
   /** Boots from disk and starts. Resolves before the member is ready: see {@link ready}. */
   static async start(options: ServerOptions): Promise<Server> {
@@ -172,7 +182,7 @@ export class Server {
     });
     options.onIdentity?.({ memberId: booted.memberId, clusterId: booted.clusterId });
     const server = new Server(options, booted, stateOptions);
-    late.fail = (error) => server.#fail(new ServerFailedError("storage", `the store failed: ${error.message}`, { cause: error }));
+    late.fail = (error) => server.#failStorage(error);
     try {
       await server.#begin();
     } catch (error) {
@@ -219,7 +229,7 @@ export class Server {
       driver: () => this.#driver,
       onFatal: (error) => this.#failStorage(error),
     });
-    booted.storage.setSnapshotSource(() => this.#snapshots.offer());
+    booted.storage.setSnapshotSource((from) => this.#snapshots.offer(from));
     const raft = new RawNode(
       {
         id: booted.memberId,
@@ -234,6 +244,7 @@ export class Server {
         committedBytesMax: limits.committedBytesMax ?? COMMITTED_BYTES_MAX,
         readMode: "quorum",
         applied: booted.state.appliedIndex,
+        quarantined: booted.healing !== undefined,
         ...(config.mutants === undefined ? {} : { mutants: config.mutants }),
       },
       booted.storage,
@@ -407,6 +418,11 @@ export class Server {
     return this.#state.appliedIndex;
   }
 
+  /** Why this member serves nobody at present, although it runs; undefined when it serves. */
+  get outage(): string | undefined {
+    return this.#healer === undefined ? undefined : new HealingError().message;
+  }
+
   get isLearner(): boolean {
     return this.#state.membership.get(this.memberId)?.isLearner === true;
   }
@@ -444,6 +460,13 @@ export class Server {
 
   async #begin(): Promise<void> {
     await this.#snapshots.start();
+    const { soleMemberFrom } = this.#booted;
+    if (soleMemberFrom > 0) {
+      // The others may still run: nothing is said to them, or heard from them, before they have left.
+      this.#driver.start();
+      await this.#applier.waitFor(soleMemberFrom, SOLE_MEMBER_MS, undefined);
+    }
+    this.#healer = this.#makeHealer();
     this.#observer.onMembers?.([this.memberId, ...this.#booted.peers.map((peer) => peer.id)]);
     this.#transport.setPeers(this.#booted.peers);
     await this.#transport.start(
@@ -455,12 +478,19 @@ export class Server {
         snapshots: this.#snapshots,
         membership: () => this.#state.membership,
         onRemoved: () => this.#onOwnRemoval(),
+        healer: () => this.#healer,
       }),
     );
-    this.#driver.start();
+    if (soleMemberFrom === 0) this.#driver.start();
     this.#leases.start();
     this.#autoCompactor.start();
     this.#compaction.kick();
+    if (this.#healer === undefined) this.#join();
+    else this.#healer.start();
+  }
+
+  /** Takes part: elects, and publishes itself. */
+  #join(): void {
     if (!this.#booted.fresh || this.#booted.peers.length === 0) this.#hastenElection();
     else if (this.config.initialElectionTickAdvance) this.#pollForPeers(this.#ports.clock.monotonicMs());
     this.#publish().then(
@@ -470,6 +500,26 @@ export class Server {
       },
       (error: unknown) => this.#settleReady.reject(EtcdError.is(error) ? error : rpcError("server-stopped", { cause: error })),
     );
+  }
+
+  #makeHealer(): Healer | undefined {
+    const { healing, peers } = this.#booted;
+    if (healing === undefined) return undefined;
+    return new Healer({
+      clock: this.#ports.clock,
+      logger: this.#ports.logger,
+      reason: healing.reason,
+      electionMs: this.config.electionMs,
+      driver: this.#driver,
+      peers: () => peers.map((peer) => peer.id),
+      ask: (to, signal) => this.#transport.request(to, "progress-reset", EMPTY_BYTES, { signal }),
+      finish: () => healing.finish(),
+      onHealed: () => {
+        this.#healer = undefined;
+        this.#join();
+      },
+      onFatal: (error) => this.#failStorage(error),
+    });
   }
 
   /** A lone voter need not wait for anybody; others give a live leader the time to be heard. */
@@ -482,7 +532,8 @@ export class Server {
         if (voters.length === 1 && voters[0] === this.memberId) this.#driver.campaign();
         else this.#ports.defer(attempt);
       };
-      if (this.#booted.fresh || this.#state.confState.voters.length <= 1) this.#ports.defer(attempt);
+      const alone = this.#booted.fresh || this.#booted.soleMemberFrom > 0 || this.#state.confState.voters.length <= 1;
+      if (alone) this.#ports.defer(attempt);
       return;
     }
     if (this.config.initialElectionTickAdvance) this.#pollForPeers(this.#ports.clock.monotonicMs());
@@ -545,6 +596,7 @@ export class Server {
     await this.#passwords.close();
     await this.#booted.wal.close();
     await this.#state.close();
+    await this.#booted.identity?.settled();
     await this.#booted.lock.close();
   }
 
@@ -570,6 +622,8 @@ export class Server {
   #stop(error: EtcdError): void {
     if (this.#stopped !== undefined) return;
     this.#stopped = error;
+    this.#leader = NO_MEMBER;
+    this.#healer?.stop();
     for (const timer of this.#timers) timer.cancel();
     this.#timers.clear();
     this.#autoCompactor.stop();
@@ -582,7 +636,7 @@ export class Server {
   }
 
   #failStorage(error: Error): void {
-    const reason: FailureReason = error instanceof InvariantError ? "invariant" : "storage";
+    const reason: FailureReason = error instanceof InvariantError ? "invariant" : isOutOfSpace(error) ? "space" : "storage";
     this.#fail(new ServerFailedError(reason, error.message, { cause: error }));
   }
 
@@ -594,7 +648,7 @@ export class Server {
       "server error",
     );
     this.#driver.stop();
-    this.#stop(rpcError("server-stopped", { cause: error }));
+    this.#stop(error.failure === "space" ? new OutOfSpaceError({ cause: error }) : rpcError("server-stopped", { cause: error }));
     this.#settleFailed(error);
   }
 
@@ -680,6 +734,7 @@ export class Server {
 
   #onMembersChanged(change: MemberChange): void {
     const members = this.#state.membership.list();
+    this.#booted.identity?.update(members);
     this.#observer.onMembers?.(members.map((member) => member.id));
     this.#transport.setPeers(
       members.filter((member) => member.id !== this.memberId).map((member) => ({ id: member.id, urls: member.peerUrls })),
@@ -713,6 +768,7 @@ export class Server {
     this.#replacing = false;
     if (primary) this.#leases.demote();
     this.#hub.restore(state.store);
+    this.#booted.identity?.update(state.membership.list());
     this.#transport.setPeers(
       state.membership
         .list()
@@ -763,7 +819,7 @@ export class Server {
   }
 
   async #probe(options: { serializable: boolean; signal?: AbortSignal }): Promise<void> {
-    if (this.#stopped !== undefined) throw this.#stopped;
+    this.#admit({}, true, false);
     if (!options.serializable) {
       const barrier = this.#linearizable(options.signal);
       if (barrier !== undefined) await barrier;
@@ -869,8 +925,9 @@ export class Server {
     await this.#applier.waitFor(target, CAUGHT_UP_MS, signal);
   }
 
-  #admit(context: CallContext, learnerMay: boolean): void {
+  #admit(context: CallContext, learnerMay: boolean, healingMay: boolean): void {
     if (this.#stopped !== undefined) throw this.#stopped;
+    if (this.#healer !== undefined && !healingMay) throw new HealingError();
     if (!learnerMay && this.isLearner) throw rpcError("not-supported-for-learner");
     if (context.requireLeader === true && this.#leader === NO_MEMBER) throw rpcError("no-leader");
   }
@@ -904,11 +961,14 @@ export class Server {
       get isLearner() {
         return server.isLearner;
       },
+      get outage() {
+        return server.outage;
+      },
       get commitIndex() {
         return server.#driver.commit;
       },
       raftStatus: () => this.#driver.status(),
-      admit: (context, options) => this.#admit(context, options?.learnerMay ?? false),
+      admit: (context, options) => this.#admit(context, options?.learnerMay ?? false, options?.healingMay ?? false),
       linearizable: (signal) => this.#linearizable(signal),
       propose: (request, context) => this.#propose(request, context),
       proposeMemberChange: (change, context) => this.#proposeMemberChange(change, context),

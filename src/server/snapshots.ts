@@ -136,10 +136,12 @@ export class Snapshots {
 
   // -- sending ----------------------------------------------------------------------------------------------------------------------------------
 
-  /** What raft may offer to a member that is too far behind; undefined while it is being written: raft asks again. */
-  offer(): SnapshotMetadata | undefined {
+  /** What raft may offer to a member that is too far behind, at `from` or behind it; undefined while it is being written: raft asks again. */
+  offer(from: LogIndex): SnapshotMetadata | undefined {
     const spool = this.#spool;
-    if (spool !== undefined && spool.metadata.index + 1 >= this.#options.storage.firstIndex()) return spool.metadata;
+    if (spool !== undefined && spool.metadata.index >= Math.max(from, this.#options.storage.firstIndex() - 1)) return spool.metadata;
+    // Too early: what is being written now would be of no use.
+    if (this.#options.state().writer.written.index < from) return undefined;
     if (this.#preparing === undefined && !this.#closed && this.#installing === undefined) {
       this.#preparing = this.#track(this.#prepare()).then(
         () => {

@@ -88,6 +88,27 @@ export async function recover(disk: Disk, directory: string, logger: Logger): Pr
   }
 }
 
+/** Whose log it is, as the newest segment says whose head can be read; undefined when none can. For logs that cannot be opened. */
+export async function readOwner(disk: Disk, directory: string): Promise<Pick<SegmentHead, "memberId" | "clusterId"> | undefined> {
+  const names = (await disk.list(directory)) ?? [];
+  for (const name of names.toReversed()) {
+    try {
+      const [segment] = sortSegments([name]).segments;
+      if (segment === undefined) continue;
+      const reader = await SegmentReader.open(disk, directory, name);
+      try {
+        const { memberId, clusterId } = (await readHead(reader, segment)).head;
+        return { memberId, clusterId };
+      } finally {
+        await reader.close();
+      }
+    } catch (error) {
+      if (!(error instanceof WalCorruptError)) throw error;
+    }
+  }
+  return undefined;
+}
+
 async function finish(
   chain: Chain,
   newestHead: Head,

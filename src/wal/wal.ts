@@ -31,7 +31,7 @@ import {
   snapshotBytes,
   type WalPosition,
 } from "./record.ts";
-import { type Recovered, recover } from "./recovery.ts";
+import { type Recovered, readOwner, recover } from "./recovery.ts";
 import { NO_HARD_STATE, NO_SNAPSHOT } from "./replay.ts";
 import { type SegmentName, segmentName, sortSegments, temporaryName } from "./segment.ts";
 import { TermRuns } from "./term-runs.ts";
@@ -315,6 +315,11 @@ export class Wal implements WalFace {
       throw error;
     }
     return { wal, contents };
+  }
+
+  /** Whose log it is, as far as one head can be read; undefined when none can, or there is no log. Also for logs that `open` refuses. */
+  static async readMetadata(disk: Disk, directory: string): Promise<WalMetadata | undefined> {
+    return readOwner(disk, directory);
   }
 
   /** What `open` would return, without changing anything: for offline tools. Same errors. */

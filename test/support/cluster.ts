@@ -37,6 +37,8 @@ export interface TestCluster {
   readonly names: readonly string[];
   /** Running members only. */
   readonly members: ReadonlyMap<string, EtcdServer>;
+  /** Where that member keeps its data. */
+  directory(name: string): string;
   member(name: string): EtcdServer;
   start(name: string, more?: EtcdConfig): Promise<EtcdServer>;
   stop(name: string): Promise<void>;
@@ -54,6 +56,7 @@ export async function startCluster(names: readonly string[], config: EtcdConfig 
     network,
     names,
     members,
+    directory: (name) => join(directory, name),
     member(name) {
       const member = members.get(name);
       if (member === undefined) throw new Error(`${name} does not run`);

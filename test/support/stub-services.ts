@@ -29,6 +29,7 @@ const HEALTHY: Services["health"] = {
   alarms: () => [],
   leader: () => 12428976124636271536n,
   isLearner: () => false,
+  outage: () => undefined,
   probeRead: async () => undefined,
   versions: () => ({ server: "3.7.1", cluster: "3.7.0", storage: "3.7.0" }),
 };

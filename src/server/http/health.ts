@@ -65,6 +65,8 @@ async function whyUnhealthy({ health, clock, requestTimeoutMs }: HealthOptions, 
   const serializable = query.get("serializable") === "true";
   const alarm = health.alarms().find((one) => !excluded.has(one.alarm));
   if (alarm !== undefined) return `ALARM ${alarm.alarm}`;
+  const outage = health.outage();
+  if (outage !== undefined) return outage;
   if (!serializable && health.leader() === 0n) return "RAFT NO LEADER";
   const controller = new AbortController();
   const timer = clock.timer(requestTimeoutMs, () => controller.abort(rpcError("deadline-exceeded")));

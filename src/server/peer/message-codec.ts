@@ -348,7 +348,14 @@ function memberIds(reader: PackReader): MemberId[] {
 }
 
 /** Numbers on the wire; never reuse one. */
-const REQUEST_KINDS: readonly PeerRequestKind[] = ["lease-renew", "lease-time-to-live", "member-promote", "hash-kv", "status"];
+const REQUEST_KINDS: readonly PeerRequestKind[] = [
+  "lease-renew",
+  "lease-time-to-live",
+  "member-promote",
+  "hash-kv",
+  "status",
+  "progress-reset",
+];
 
 export interface WireRequest {
   readonly sequence: number;

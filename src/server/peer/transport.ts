@@ -40,7 +40,7 @@ export interface PeerAddress {
   readonly urls: readonly string[];
 }
 
-export type PeerRequestKind = "lease-renew" | "lease-time-to-live" | "member-promote" | "hash-kv" | "status";
+export type PeerRequestKind = "lease-renew" | "lease-time-to-live" | "member-promote" | "hash-kv" | "status" | "progress-reset";
 
 export interface PeerHandlers {
   readonly clusterId: ClusterId;

@@ -37,8 +37,13 @@ export interface ServiceCore {
   readonly isLearner: boolean;
   readonly commitIndex: LogIndex;
   raftStatus(): RaftStatus;
-  /** Refuses what this member must not serve now: stopped, learner (unless `learnerMay`), no leader for a call that requires one. */
-  admit(context: CallContext, options?: { learnerMay?: boolean }): void;
+  /**
+   * Refuses what this member must not serve now: stopped, being healed (unless `healingMay`), learner (unless `learnerMay`), no leader for a call that requires
+   * one.
+   */
+  admit(context: CallContext, options?: { learnerMay?: boolean; healingMay?: boolean }): void;
+  /** Why this member serves nobody although it runs; undefined when it serves. */
+  readonly outage: string | undefined;
   /** Undefined when local state may be read at once, else resolves when it may. */
   linearizable(signal: AbortSignal | undefined): Promise<void> | undefined;
   /** Replicates the request in the caller's name. Rejects with invalid-auth-token before it is proposed. */

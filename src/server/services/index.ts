@@ -61,6 +61,7 @@ export function createServices(core: ServiceCore, ports: ServicesPorts): ServerS
         }),
       leader: () => core.leader,
       isLearner: () => core.isLearner,
+      outage: () => core.outage,
       probeRead: (options) => ports.linearizableProbe(options),
       versions: () => ports.versions(),
     },

@@ -33,11 +33,12 @@ export function createMaintenanceService(core: ServiceCore, ports: MaintenancePo
   }
 
   async function status(_request: api.StatusRequest, context: CallContext): Promise<api.StatusResponse> {
-    core.admit(context, { learnerMay: true });
+    core.admit(context, { learnerMay: true, healingMay: true });
     await core.access.requireUser(context);
     const { state, config } = core;
     const raft = core.raftStatus();
     const errors: string[] = [];
+    if (core.outage !== undefined) errors.push(core.outage);
     if (raft.leader === NO_MEMBER) errors.push("etcdserver: no leader");
     for (const one of state.alarms.list()) errors.push(`memberID:${one.memberId} alarm:${alarmName(one.alarm)}`);
     return api.StatusResponse.create({

@@ -115,6 +115,8 @@ export interface HealthService {
   /** 0n when there is none. */
   leader(): bigint;
   isLearner(): boolean;
+  /** Why this member serves nobody at present, although its listeners are open (out of space, being healed); undefined when it serves. */
+  outage(): string | undefined;
   /** A range of limit 1, keys only, with root authority. Rejects with the error that a client would see. */
   probeRead(options: { serializable: boolean; signal?: AbortSignal }): Promise<void>;
   versions(): { readonly server: string; readonly cluster: string; readonly storage: string };
