@@ -17,4 +17,4 @@ export {
 } from "./request-permissions.ts";
 export { Rights } from "./rights.ts";
 export { SimpleTokens, type SimpleTokensOptions } from "./simple-tokens.ts";
-export type { TokenGrant, TokenProvider } from "./tokens.ts";
+export type { TokenGrant, TokenProvider, TokenSecret } from "./tokens.ts";

@@ -48,7 +48,7 @@ describe("JWT tokens", () => {
   it.each(JWT_METHODS)("%s: what is issued is recognised, with one half of the keys or both", async (method) => {
     const keys = keysFor(method);
     const tokens = await create({ method, ...keys });
-    const token = await tokens.issue({ username: "ü", revision: 7, prefix: "", index: 1 });
+    const token = await tokens.issue({ username: "ü", revision: 7, replicated: "", index: 1 });
     const [header, claims] = token.split(".").map((one) => Buffer.from(one, "base64url").toString());
     expect([header, claims]).toEqual([`{"alg":"${method}","typ":"JWT"}`, `{"exp":${NOW + 300},"revision":7,"username":"ü"}`]);
     expect(await who(tokens, token)).toEqual({ username: "ü", revision: 7 });
@@ -60,7 +60,7 @@ describe("JWT tokens", () => {
   it("are not issued with a public key alone", async () => {
     const { publicKey } = keysFor("RS256");
     const tokens = await create({ method: "RS256", publicKey, privateKey: undefined });
-    await expect(tokens.issue({ username: "u", revision: 1, prefix: "", index: 1 })).rejects.toThrow(
+    await expect(tokens.issue({ username: "u", revision: 1, replicated: "", index: 1 })).rejects.toThrow(
       "token signing attempted with verify-only key",
     );
   });
@@ -86,7 +86,7 @@ describe("JWT tokens", () => {
   it("end, and begin, to the second", async () => {
     let nowMs = NOW_MS;
     const tokens = await create({ wallMs: () => nowMs });
-    const token = await tokens.issue({ username: "u", revision: 1, prefix: "", index: 1 });
+    const token = await tokens.issue({ username: "u", revision: 1, replicated: "", index: 1 });
     nowMs += 299_999;
     expect(await who(tokens, token)).toEqual({ username: "u", revision: 1 });
     nowMs += 1;

@@ -8,7 +8,7 @@ import { rpcError } from "../api/index.ts";
 import { utf8Bytes, utf8TextStrict } from "../base/bytes.ts";
 import { EtcdError, GrpcCode } from "../base/errors.ts";
 import type { Identity } from "./auth-store.ts";
-import type { TokenGrant, TokenProvider } from "./tokens.ts";
+import type { TokenGrant, TokenProvider, TokenSecret } from "./tokens.ts";
 
 export const JWT_METHODS = [
   ...(["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"] as const),
@@ -120,8 +120,8 @@ export class JwtTokens implements TokenProvider {
     if (now >= endMs || now < startMs) throw rpcError("invalid-auth-token");
   }
 
-  prefix(): string {
-    return "";
+  prepare(): TokenSecret {
+    return { secret: "", replicated: "" };
   }
 
   remember(): void {}

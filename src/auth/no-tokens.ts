@@ -6,7 +6,7 @@ export const noTokens: TokenProvider = {
   identify() {
     throw rpcError("invalid-auth-token");
   },
-  prefix() {
+  prepare() {
     throw rpcError("auth-failed");
   },
   remember() {},

@@ -26,9 +26,10 @@ class Member {
   }
 
   login(username: string, index: number): string {
-    const grant = { username, index, prefix: this.tokens.prefix(), revision: this.revision };
+    const { secret, replicated } = this.tokens.prepare();
+    const grant = { username, index, replicated, revision: this.revision };
     this.tokens.remember(grant);
-    return this.tokens.issue(grant);
+    return this.tokens.issue(grant, secret);
   }
 
   who(token: string): Identity | string | "waits" {
@@ -50,6 +51,19 @@ describe("simple tokens", () => {
     for (const [n, token] of tokens.entries()) expect(token).toMatch(new RegExp(`^[a-zA-Z]{16}\\.${n}$`));
     expect(new Set(tokens.map((token) => token.split(".")[0])).size).toBe(50);
     expect(new Set(tokens.join("").replace(/[.\d]/g, "")).size).toBe(52);
+  });
+
+  it("BA8: go through the log as a digest, which is no token", () => {
+    const member = new Member();
+    const { secret, replicated } = member.tokens.prepare();
+    expect(replicated).toMatch(/^[\w-]{43}$/);
+    expect(replicated).not.toContain(secret);
+    member.tokens.remember({ username: "u", replicated, index: 9, revision: 5 });
+    expect([member.who(`${replicated}.9`), member.who(`${secret}.8`), member.who(`${secret}.9`)]).toEqual([
+      "invalid-auth-token",
+      "invalid-auth-token",
+      { username: "u", revision: 5 },
+    ]);
   });
 
   it("name their user at the auth revision of now", () => {
@@ -100,18 +114,18 @@ describe("simple tokens", () => {
 
   it("of a login that is not applied here yet are waited for", async () => {
     const member = new Member();
-    const prefix = member.tokens.prefix();
-    const early = member.tokens.identify(`${prefix}.12`, undefined);
+    const { secret, replicated } = member.tokens.prepare();
+    const early = member.tokens.identify(`${secret}.12`, undefined);
     expect(member.waits.map((wait) => wait.index)).toEqual([12]);
-    member.tokens.remember({ username: "u", prefix, index: 12, revision: 5 });
+    member.tokens.remember({ username: "u", replicated, index: 12, revision: 5 });
     member.applied = 12;
     member.waits[0]?.resolve();
     expect(await early).toEqual({ username: "u", revision: 5 });
 
-    const forged = member.tokens.identify(`${prefix}.13`, undefined);
+    const forged = member.tokens.identify(`${secret}.13`, undefined);
     member.waits[1]?.resolve();
     await expect(forged).rejects.toThrow("invalid auth token");
-    const given = member.tokens.identify(`${prefix}.14`, undefined);
+    const given = member.tokens.identify(`${secret}.14`, undefined);
     member.waits[2]?.reject(rpcError("canceled"));
     await expect(given).rejects.toThrow("context canceled");
   });
@@ -138,7 +152,7 @@ describe("simple tokens", () => {
     expect(odd.map((token) => member.who(token))).toEqual(odd.map(() => "invalid-auth-token"));
     expect(member.who("x.11")).toBe("waits");
     // A member that gives other tokens replicates no text.
-    member.tokens.remember({ username: "u", prefix: "", index: 9, revision: 1 });
+    member.tokens.remember({ username: "u", replicated: "", index: 9, revision: 1 });
     expect(member.who(".9")).toBe("invalid-auth-token");
   });
 });

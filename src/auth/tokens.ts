@@ -7,15 +7,23 @@ export interface CancelSignal {
   readonly reason: unknown;
 }
 
-/** The token that an applied Authenticate stands for. */
+/** An applied Authenticate. */
 export interface TokenGrant {
   readonly username: string;
-  /** What the entry carried: {@link TokenProvider.prefix} of the member that took the request. */
-  readonly prefix: string;
+  /** What the entry carried: {@link TokenSecret.replicated}. */
+  readonly replicated: string;
   /** The entry's. */
   readonly index: number;
   /** The auth revision when the entry was applied. */
   readonly revision: Revision;
+}
+
+/** The random part of a token in the making. */
+export interface TokenSecret {
+  /** For the caller alone. */
+  readonly secret: string;
+  /** What goes through the log: enough to recognise the secret, but not to guess it. Empty when tokens need no memory. */
+  readonly replicated: string;
 }
 
 /** How one member knows callers by their tokens. */
@@ -25,12 +33,12 @@ export interface TokenProvider<Signal extends CancelSignal = CancelSignal> {
    * The signal ends the waiting; the promise then rejects with its reason.
    */
   identify(token: string, signal: Signal | undefined): Identity | Promise<Identity>;
-  /** What is replicated with an Authenticate; empty when tokens need no memory. @throws auth-failed when nobody can get a token */
-  prefix(): string;
+  /** Before an Authenticate is proposed. @throws auth-failed when nobody can get a token */
+  prepare(): TokenSecret;
   /** An Authenticate was applied, on this or another member. */
   remember(grant: TokenGrant): void;
-  /** The token itself, for the caller. @throws verify-only-key */
-  issue(grant: TokenGrant): string | Promise<string>;
+  /** The token itself, for the caller, once the Authenticate with this secret is applied. @throws verify-only-key */
+  issue(grant: TokenGrant, secret: string): string | Promise<string>;
   /** The user's tokens are void from now on. */
   forgetUser(username: string): void;
   /** All tokens are void from now on. */

@@ -321,7 +321,7 @@ export const EmptyResponse: MessageType<EmptyResponse> = messageType(
   printEmptyResponse,
 );
 
-/** The password was checked by the member that took the request; what is replicated is the token it chose. */
+/** The password was checked by the member that took the request; what is replicated is a digest of the token it chose. */
 export interface InternalAuthenticateRequest {
   name: string;
   password: string;

@@ -54,7 +54,7 @@ function perform(state: State, request: AuthRequest, index: LogIndex, sinks: Aut
       // The password was checked by the member that took the request.
       const { name, simpleToken } = request.body;
       auth.requireLogin(name);
-      const grant: TokenGrant = { username: name, prefix: simpleToken, index, revision: auth.revision };
+      const grant: TokenGrant = { username: name, replicated: simpleToken, index, revision: auth.revision };
       sinks.onLogin(grant);
       return grant;
     }

@@ -52,12 +52,13 @@ export function createAuthService(core: ServiceCore, ports: AuthPorts): AuthServ
     for (;;) {
       const checked = core.state.auth.revision;
       await checkLogin(name, password, signal);
-      const body = api.InternalAuthenticateRequest.create({ name, simpleToken: tokens.prefix() });
+      const { secret, replicated } = tokens.prepare();
+      const body = api.InternalAuthenticateRequest.create({ name, simpleToken: replicated });
       // Whoever logs in need not be anybody yet: a token beside it is not looked at.
       const { response, revision } = await propose(raftRequest("authenticate", body), { signal });
       // The user may have got another password between the check and the log: then only a check of the new one counts.
       if (response.revision !== checked) continue;
-      return api.AuthenticateResponse.create({ header: core.header(revision), token: await tokens.issue(response) });
+      return api.AuthenticateResponse.create({ header: core.header(revision), token: await tokens.issue(response, secret) });
     }
   }
 
