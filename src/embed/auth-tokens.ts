@@ -1,7 +1,6 @@
 import { readFile } from "node:fs/promises";
 import type { Clock } from "../base/clock.ts";
 import { EtcdError } from "../base/errors.ts";
-import type { Logger } from "../base/logger.ts";
 import { JwtTokens, noTokens, type TokenProvider } from "../server/index.ts";
 import { type AuthTokens, ConfigError } from "./config.ts";
 
@@ -9,10 +8,9 @@ import { type AuthTokens, ConfigError } from "./config.ts";
  * How the member knows callers by their tokens; undefined for simple tokens, which it makes itself.
  * @throws ConfigError when a key file cannot be read or its key cannot be used
  */
-export async function openTokens(tokens: AuthTokens, clock: Clock, logger: Logger): Promise<TokenProvider | undefined> {
+export async function openTokens(tokens: AuthTokens, clock: Clock): Promise<TokenProvider | undefined> {
   switch (tokens.kind) {
     case "simple":
-      logger.warn({}, "simple token is not cryptographically signed");
       return undefined;
     case "none":
       return noTokens;

@@ -211,7 +211,7 @@ class Member implements EtcdServer {
   async start(): Promise<void> {
     const random = this.#config.injected.random ?? systemRandom();
     for (const notice of this.#config.notices) this.#logger[notice.level](notice.fields, notice.message);
-    const tokens = await openTokens(this.#config.authTokens, this.#clock, this.#logger);
+    const tokens = await openTokens(this.#config.authTokens, this.#clock);
     this.#transport = this.#config.injected.transport;
     if (this.#transport === undefined) {
       this.#httpTransport = createHttpPeerTransport({
@@ -253,6 +253,8 @@ class Member implements EtcdServer {
           : this.#transport.fetchMembers(),
       observer: metricsObserver(this.metrics, () => this.#memberId),
       onIdentity: ({ memberId }) => {
+        // Only now: a member that does not get as far has nothing to say about tokens.
+        if (this.#config.authTokens.kind === "simple") this.#logger.warn({}, "simple token is not cryptographically signed");
         this.#memberId = memberId;
         Object.assign(this.#peerObserver, this.metrics.peerObserver(memberId));
       },
