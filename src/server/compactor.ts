@@ -86,26 +86,28 @@ export class CompactionRunner {
 
   #slice(): void {
     const state = this.#options.state();
-    this.#current = state.store.compactSlice(() => state.writer.batch, this.#options.batchRevisions).then(
-      (done) => {
-        if (this.#stopped) return;
-        state.writer.touch();
-        if (this.#paused) return;
-        if (!done) {
-          this.#timer = this.#options.clock.timer(this.#options.sleepMs, () => this.#slice());
-          return;
-        }
-        this.#running = false;
-        state.writer.idle().then(
-          () => this.kick(),
-          // The writer's owner has heard of it.
-          () => undefined,
-        );
-      },
-      (error: unknown) => {
-        if (!this.#stopped) this.#options.onFatal(error instanceof Error ? error : new Error(String(error)));
-      },
-    );
+    this.#current = state.store
+      .compactSlice(() => state.writer.batch, this.#options.batchRevisions)
+      .then(
+        (done) => {
+          if (this.#stopped) return;
+          state.writer.touch();
+          if (this.#paused) return;
+          if (!done) {
+            this.#timer = this.#options.clock.timer(this.#options.sleepMs, () => this.#slice());
+            return;
+          }
+          this.#running = false;
+          state.writer.idle().then(
+            () => this.kick(),
+            // The writer's owner has heard of it.
+            () => undefined,
+          );
+        },
+        (error: unknown) => {
+          if (!this.#stopped) this.#options.onFatal(error instanceof Error ? error : new Error(String(error)));
+        },
+      );
   }
 
   #finished(): void {

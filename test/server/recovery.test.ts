@@ -1,7 +1,6 @@
-import { open, readdir, rename, rm } from "node:fs/promises";
+import { open, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, expect, test } from "vitest";
-import * as api from "../../src/api/index.ts";
 import type { EtcdServer } from "../../src/embed/start-etcd.ts";
 import { eventually, get, hashOf, put, startCluster, type TestCluster } from "../support/cluster.ts";
 
