@@ -143,7 +143,8 @@ function previousOf(index: TreeIndex, key: KeyString, main: number, compacted: n
  * The hash over everything up to `upTo`, a revision not below `compacted`. The caller pins `upTo`.
  *
  * Of the changes at or below the compacted revision only those count that are visible at `upTo`. (Quirk: if nothing at all is visible
- * there, then whatever the compaction has left.) A deletion exactly at the compacted revision never counts.
+ * there, then whatever the compaction has left; a key that a transaction deleted and put again in revision `upTo` is not seen by this
+ * question.) A deletion exactly at the compacted revision never counts.
  */
 export async function hashHistory(parts: HistoryParts, upTo: Revision, compacted: Revision, slicer: Slicer): Promise<number> {
   const { backend, index, rows } = parts;
@@ -155,7 +156,7 @@ export async function hashHistory(parts: HistoryParts, upTo: Revision, compacted
   for (let main = written + 1; main <= upTo; main += 1) unwritten.push(recent.events(main) ?? []);
   const walk = backend.iterate({ gte: rowKeyFrom(0), lt: rowKeyFrom(written + 1) });
   try {
-    const anyVisible = await isAnyVisible(index, upTo, slicer);
+    const anyVisible = await areMoreVisible(index, upTo, await countReborn(parts, upTo, slicer), slicer);
     const counts = (key: KeyString, main: number, sub: number, tombstone: boolean): boolean => {
       if (main > compacted) return true;
       if (tombstone && main === compacted) return false;
@@ -190,13 +191,43 @@ export async function hashHistory(parts: HistoryParts, upTo: Revision, compacted
   return hash.value;
 }
 
-async function isAnyVisible(index: TreeIndex, revision: Revision, slicer: Slicer): Promise<boolean> {
+/** True if more than `count` keys are visible at the revision. */
+async function areMoreVisible(index: TreeIndex, revision: Revision, count: number, slicer: Slicer): Promise<boolean> {
   let next: KeyString | undefined = "" as KeyString;
+  let visible = 0;
   while (next !== undefined) {
     index.counted = 0;
     next = index.countSlice(next, undefined, revision, COUNT_LEAVES);
-    if (index.counted > 0) return true;
+    visible += index.counted;
+    if (visible > count) return true;
     if (slicer.due) await slicer.pause();
   }
   return false;
+}
+
+/** How many keys revision `main` deleted and put again: its new keys that were there right before it. */
+async function countReborn({ backend, index, rows }: HistoryParts, main: Revision, slicer: Slicer): Promise<number> {
+  const { reader, recent } = rows;
+  let count = 0;
+  const held = recent.events(main);
+  if (held !== undefined) {
+    for (const { key, pair } of held) if (pair?.version === 1 && index.findAt(key, main - 1)) count += 1;
+    return count;
+  }
+  const walk = backend.iterate({ gte: rowKeyFrom(main), lt: rowKeyFrom(main + 1) });
+  try {
+    for (;;) {
+      const chunk = await walk.next(READ_ROWS, READ_BYTES);
+      if (chunk.length === 0) return count;
+      for (const [rowKey, value] of chunk) {
+        if (isTombstoneKey(rowKey)) continue;
+        reader.read(value, main, subOf(rowKey), false);
+        if (reader.version === 1 && index.findAt(reader.keyString(value), main - 1)) count += 1;
+      }
+      if (slicer.due) await slicer.pause();
+      else slicer.throwIfAborted();
+    }
+  } finally {
+    await walk.close();
+  }
 }

@@ -1003,6 +1003,22 @@ describe("hashes", () => {
     expect(await Promise.all(revisions.map(async (r) => await h.store.hashByRevision(r)))).toEqual(before);
   });
 
+  it("counts what the compaction left when only keys are visible that were deleted and put again in that very revision", async () => {
+    const h = await MvccHarness.open();
+    h.put("a", "1");
+    h.put("b", "1");
+    h.put("a", "2");
+    await h.compactAll(4);
+    h.txn({ success: [deleteOp("\0", "\0"), putOp("a", "3")] });
+    h.put("c", "1");
+    // Recorded from etcd 3.7.1.
+    for (const written of [false, true]) {
+      if (written) await h.flush();
+      expect(await h.store.hashByRevision(5)).toEqual({ hash: 3506786933, compactRevision: 4, hashRevision: 5 });
+      expect(await h.store.hashByRevision(6)).toEqual({ hash: 1302064738, compactRevision: 4, hashRevision: 6 });
+    }
+  });
+
   it("covers what is not written yet, and is the reference's for a known history", async () => {
     const h = await MvccHarness.open();
     expect(await h.store.hashByRevision(0)).toEqual({ hash: 1084519789, compactRevision: -1, hashRevision: 1 });
