@@ -75,8 +75,11 @@ export interface EtcdConfig extends SettingInputs {
   readonly random?: Random | undefined;
   /** Default: the system's. */
   readonly disk?: Disk | undefined;
-  /** How members reach each other. Default: over the peer URLs. */
-  readonly transport?: PeerTransport | undefined;
+  /**
+   * How members reach each other. Default: over the peer URLs. A function is asked again when the member begins another life (after its disk was full); with an
+   * object such a member ends.
+   */
+  readonly transport?: PeerTransport | (() => PeerTransport) | undefined;
   /** Default: `setImmediate`. */
   readonly defer?: ServerPorts["defer"] | undefined;
   /** Where passwords are hashed. Default: a worker thread. */
@@ -119,7 +122,7 @@ export interface ResolvedConfig {
     readonly clock?: Clock | undefined;
     readonly random?: Random | undefined;
     readonly disk?: Disk | undefined;
-    readonly transport?: PeerTransport | undefined;
+    readonly transport?: PeerTransport | (() => PeerTransport) | undefined;
     readonly defer?: ServerPorts["defer"] | undefined;
     readonly passwords?: ServerPorts["passwords"];
   };

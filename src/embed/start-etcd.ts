@@ -11,6 +11,7 @@ import { systemDisk } from "../base/disk-system.ts";
 import { EtcdError, GrpcCode } from "../base/errors.ts";
 import { hexId, type MemberId } from "../base/ids.ts";
 import { type Logger, silentLogger } from "../base/logger.ts";
+import type { Random } from "../base/random.ts";
 import { systemRandom } from "../base/random-system.ts";
 import { type EtcdClient, localClient } from "../client/index.ts";
 import {
@@ -23,15 +24,16 @@ import {
   fetchMembers,
   type GrpcServer,
   type HttpApp,
-  type HttpPeerTransport,
+  isOutOfSpace,
   metricsObserver,
+  OutOfSpaceError,
   type PeerObserver,
   type PeerTransport,
   type RemoteMembers,
   SERVER_VERSION,
   Server,
   type ServerConfig,
-  type ServerFailedError,
+  ServerFailedError,
   ServerMetrics,
   type ServerPorts,
   type Services,
@@ -39,9 +41,14 @@ import {
 import { openTokens } from "./auth-tokens.ts";
 import { type EtcdConfig, type ListenUrl, type ResolvedConfig, resolveConfig, withBoundPorts } from "./config.ts";
 import { LeaderChanges } from "./leader-changes.ts";
+import { Supervisor } from "./supervisor.ts";
+import { refusingServices, switchingServices } from "./switching-services.ts";
 
-/** "starting": until it serves; "failed": ended by itself, see `failed`, but not closed yet. */
-export type EtcdStatus = "starting" | "ready" | "failed" | "closing" | "closed";
+/**
+ * "starting": until it serves for the first time; "waiting": it serves nobody because its disk is full, and goes on by itself when there is space; "failed": ended
+ * by itself for good, see `failed`, but not closed yet.
+ */
+export type EtcdStatus = "starting" | "ready" | "waiting" | "failed" | "closing" | "closed";
 
 /** A running member. */
 export interface EtcdServer {
@@ -51,7 +58,10 @@ export interface EtcdServer {
   readonly clusterId: string;
   /** Resolves when it serves: joined, published, with a leader. Rejects when it ended before. */
   readonly ready: Promise<void>;
-  /** Resolves with the reason when the member ended by itself (failed disk, broken invariant, removed from the cluster); stays pending otherwise. */
+  /**
+   * Resolves with the reason when the member ended by itself for good (failed disk, broken invariant, removed from the cluster); stays pending otherwise. A full disk
+   * is no such reason: then the member answers nobody until there is space, and goes on.
+   */
   readonly failed: Promise<ServerFailedError>;
   /** Hex id of the leader that this member knows; undefined while there is none. */
   readonly leader: string | undefined;
@@ -64,13 +74,13 @@ export interface EtcdServer {
   readonly leaderChanged: AsyncIterable<string>;
   /** Calls `listener` with the hex id of each new leader. Returns how to stop that. */
   onLeaderChanged(listener: (leader: string) => void): () => void;
-  /** The v3 services, in process: no sockets, no encoding. */
+  /** The v3 services, in process: no sockets, no encoding. The same object for as long as the member exists. */
   readonly services: Services;
   /** Where clients are served, with the ports really bound. */
   readonly clientUrls: readonly string[];
   readonly peerUrls: readonly string[];
   readonly metrics: ServerMetrics;
-  /** For tests and tools that look inside. Not covered by semantic versioning. */
+  /** For tests and tools that look inside: the present life of the member. Not covered by semantic versioning. */
   readonly server: Server;
   /** Hands leadership over, stops, and releases everything. Idempotent, in any state. */
   close(): Promise<void>;
@@ -107,24 +117,31 @@ export async function startEtcd(config: EtcdConfig = {}, options: { readonly sig
 class Member implements EtcdServer {
   #config: ResolvedConfig;
   readonly metrics: ServerMetrics;
+  readonly services: Services;
   readonly #logger: Logger;
   readonly #clock: Clock;
+  readonly #random: Random;
   readonly #disk: Disk;
+  readonly #supervisor: Supervisor<Server, ServerFailedError>;
   readonly #clientPorts: ClientPort[] = [];
   readonly #metricsPorts: ClientPort[] = [];
-  #transport: PeerTransport | undefined;
-  #httpTransport: HttpPeerTransport | undefined;
+  /** Bound before the first life begins, so that the ports are known; taken by it. */
+  #boundTransport: PeerTransport | undefined;
+  /** An injected transport that cannot be made again has been used. */
+  #transportSpent = false;
   #http: HttpApp | undefined;
   #metricsHttp: HttpApp | undefined;
   #grpc: GrpcServer | undefined;
-  #server: Server | undefined;
+  #tokens: ServerPorts["tokens"];
   #memberId: MemberId | undefined;
   /** Filled in when the member knows its id; nothing is observed before. */
   readonly #peerObserver: PeerObserver = {};
   #clientUrls: readonly string[] = [];
+  #peerUrls: readonly string[] = [];
   #closing: Promise<void> | undefined;
   #status: EtcdStatus = "starting";
   #client: EtcdClient | undefined;
+  readonly #leaderListeners = new Set<(leader: string) => void>();
   readonly #leaderChanges = new LeaderChanges(() => this.leader);
   /** Ends what a start waits for when the member is closed meanwhile. */
   readonly #abort = new AbortController();
@@ -134,13 +151,32 @@ class Member implements EtcdServer {
     const { injected } = config;
     this.#logger = injected.logger ?? silentLogger;
     this.#clock = injected.clock ?? systemClock();
+    this.#random = injected.random ?? systemRandom();
     this.#disk = config.server.unsafeNoFsync ? withoutSync(injected.disk ?? systemDisk()) : (injected.disk ?? systemDisk());
     this.metrics = new ServerMetrics();
+    this.#supervisor = new Supervisor({
+      clock: this.#clock,
+      logger: this.#logger,
+      begin: () => this.#begin(),
+      onBegun: (life) => this.#follow(life),
+      onOutage: () => this.#become("waiting"),
+      passes: (failure) => (failure.failure === "space" && !this.#transportSpent ? new OutOfSpaceError({ cause: failure }) : undefined),
+      // A port may be in use because somebody took it meanwhile, and gives it back.
+      mayRetry: (error) => isOutOfSpace(error) || (error as { code?: unknown }).code === "EADDRINUSE",
+      toFailure,
+    });
+    this.#supervisor.ready.then(
+      () => this.#become("ready"),
+      () => undefined, // The owner is told by `ready` itself.
+    );
+    void this.#supervisor.failed.then(() => this.#become("failed"));
+    this.services = switchingServices(() => this.#presentServices());
   }
 
   get server(): Server {
-    if (this.#server === undefined) throw new EtcdError("not-started", GrpcCode.FailedPrecondition, "the member is not started");
-    return this.#server;
+    const { life } = this.#supervisor;
+    if (life === undefined) throw new EtcdError("not-started", GrpcCode.FailedPrecondition, "the member is not started");
+    return life;
   }
 
   get name(): string {
@@ -156,11 +192,11 @@ class Member implements EtcdServer {
   }
 
   get ready(): Promise<void> {
-    return this.server.ready;
+    return this.#supervisor.ready;
   }
 
   get failed(): Promise<ServerFailedError> {
-    return this.server.failed;
+    return this.#supervisor.failed;
   }
 
   get leader(): string | undefined {
@@ -174,10 +210,6 @@ class Member implements EtcdServer {
 
   get status(): EtcdStatus {
     return this.#status;
-  }
-
-  get services(): Services {
-    return this.server.services;
   }
 
   get client(): EtcdClient {
@@ -197,11 +229,12 @@ class Member implements EtcdServer {
   }
 
   get peerUrls(): readonly string[] {
-    return this.#httpTransport?.boundUrls() ?? [];
+    return this.#peerUrls;
   }
 
   onLeaderChanged(listener: (leader: string) => void): () => void {
-    return this.server.onLeaderChanged((leader: MemberId) => listener(hexId(leader)));
+    this.#leaderListeners.add(listener);
+    return () => this.#leaderListeners.delete(listener);
   }
 
   abortStart(): void {
@@ -209,60 +242,102 @@ class Member implements EtcdServer {
   }
 
   async start(): Promise<void> {
-    const random = this.#config.injected.random ?? systemRandom();
     for (const notice of this.#config.notices) this.#logger[notice.level](notice.fields, notice.message);
-    const tokens = await openTokens(this.#config.authTokens, this.#clock);
-    this.#transport = this.#config.injected.transport;
-    if (this.#transport === undefined) {
-      this.#httpTransport = createHttpPeerTransport({
-        listenUrls: this.#config.listen.peer.map((url) => url.url),
-        advertisedPeerUrls: this.#config.server.initialAdvertisePeerUrls,
-        serverVersion: SERVER_VERSION,
-        clock: this.#clock,
-        random,
-        logger: this.#logger,
-        observer: this.#peerObserver,
-        // One entry must always fit into a frame.
-        limits: { frameBytesMax: Math.max(PEER_FRAME_BYTES, 2 * this.#config.server.maxRequestBytes) },
-      });
-      this.#transport = this.#httpTransport;
-      await this.#httpTransport.bind();
+    this.#tokens = await openTokens(this.#config.authTokens, this.#clock);
+    if (this.#config.injected.transport === undefined) {
+      const transport = this.#httpTransport(this.#config.listen.peer.map((url) => url.url));
+      this.#boundTransport = transport;
+      await transport.bind();
+      this.#peerUrls = transport.boundUrls();
     }
     await this.#bindClientPorts();
-    this.#config = withBoundPorts(this.#config, { peer: this.peerUrls, client: this.#clientUrls });
-    const config = this.#config.server;
+    this.#config = withBoundPorts(this.#config, { peer: this.#peerUrls, client: this.#clientUrls });
+    await this.#supervisor.start();
+    await this.#serve(this.#config.server);
+  }
+
+  /** One life: all that the member is made of, but what faces its clients. */
+  async #begin(): Promise<Server> {
+    const { server: config, injected } = this.#config;
+    const transport = this.#takeTransport();
+    const { passwords } = injected;
     const ports: ServerPorts = {
       clock: this.#clock,
-      random,
+      random: this.#random,
       disk: this.#disk,
       logger: this.#logger,
       // LevelDB's lock is the only one that the system releases at death and that Node can take.
       lockDirectory: (directory) => LevelBackend.open({ directory }),
       openBackend: (directory) => (config.inMemory ? Promise.resolve(new MemoryBackend()) : LevelBackend.open({ directory })),
-      defer: this.#config.injected.defer ?? ((fn) => void setImmediate(fn)),
-      passwords: this.#config.injected.passwords,
-      tokens,
+      defer: injected.defer ?? ((fn) => void setImmediate(fn)),
+      // Of all lives, so closed behind the last one.
+      ...(passwords === undefined
+        ? {}
+        : {
+            passwords: {
+              hash: (password, salt, signal) => passwords.hash(password, salt, signal),
+              verify: (password, hash, signal) => passwords.verify(password, hash, signal),
+              close: () => Promise.resolve(),
+            },
+          }),
+      tokens: this.#tokens,
     };
-    const server = await Server.start({
-      config,
-      ports,
-      transport: this.#transport,
-      fetchMembers: async (urls, timeoutMs) =>
-        this.#transport?.fetchMembers === undefined
-          ? askMembers(this.#clock, urls, timeoutMs, this.#abort.signal)
-          : this.#transport.fetchMembers(),
-      observer: metricsObserver(this.metrics, () => this.#memberId),
-      onIdentity: ({ memberId }) => {
-        // Only now: a member that does not get as far has nothing to say about tokens.
-        if (this.#config.authTokens.kind === "simple") this.#logger.warn({}, "simple token is not cryptographically signed");
-        this.#memberId = memberId;
-        Object.assign(this.#peerObserver, this.metrics.peerObserver(memberId));
-      },
+    try {
+      return await Server.start({
+        config,
+        ports,
+        transport,
+        fetchMembers: async (urls, timeoutMs) =>
+          transport.fetchMembers === undefined ? askMembers(this.#clock, urls, timeoutMs, this.#abort.signal) : transport.fetchMembers(),
+        observer: metricsObserver(this.metrics, () => this.#memberId),
+        onIdentity: ({ memberId }) => {
+          if (this.#memberId !== undefined) return;
+          // Only now: a member that does not get as far has nothing to say about tokens.
+          if (this.#config.authTokens.kind === "simple") this.#logger.warn({}, "simple token is not cryptographically signed");
+          this.#memberId = memberId;
+          Object.assign(this.#peerObserver, this.metrics.peerObserver(memberId));
+        },
+      });
+    } catch (error) {
+      await transport.close();
+      throw error;
+    }
+  }
+
+  /** Each life has its own. */
+  #takeTransport(): PeerTransport {
+    const { transport } = this.#config.injected;
+    if (typeof transport === "function") return transport();
+    if (transport !== undefined) {
+      this.#transportSpent = true;
+      return transport;
+    }
+    const bound = this.#boundTransport;
+    this.#boundTransport = undefined;
+    return bound ?? this.#httpTransport(this.#peerUrls);
+  }
+
+  #httpTransport(listenUrls: readonly string[]): ReturnType<typeof createHttpPeerTransport> {
+    const { server } = this.#config;
+    return createHttpPeerTransport({
+      listenUrls,
+      advertisedPeerUrls: server.initialAdvertisePeerUrls,
+      serverVersion: SERVER_VERSION,
+      clock: this.#clock,
+      random: this.#random,
+      logger: this.#logger,
+      observer: this.#peerObserver,
+      // One entry must always fit into a frame.
+      limits: { frameBytesMax: Math.max(PEER_FRAME_BYTES, 2 * server.maxRequestBytes) },
     });
-    this.#server = server;
-    this.#follow(server);
-    bindMetrics(this.metrics, server);
-    await this.#serve(server, config);
+  }
+
+  #presentServices(): Services {
+    const { outage, life } = this.#supervisor;
+    if (outage === undefined) return this.server.services;
+    return refusingServices(outage, () =>
+      life === undefined ? { server: SERVER_VERSION, cluster: "not_decided", storage: "unknown" } : life.services.health.versions(),
+    );
   }
 
   close(): Promise<void> {
@@ -272,17 +347,23 @@ class Member implements EtcdServer {
     return this.#closing;
   }
 
-  #follow(server: Server): void {
-    server.onLeaderChanged((leader) => this.#leaderChanges.changed(hexId(leader)));
-    server.ready.then(
-      () => {
-        if (this.#status === "starting") this.#status = "ready";
-      },
-      () => undefined, // The owner is told by `ready` itself.
-    );
-    void server.failed.then(() => {
-      if (this.#status !== "closing" && this.#status !== "closed") this.#status = "failed";
+  #follow(life: Server): void {
+    bindMetrics(this.metrics, life);
+    life.onLeaderChanged((leader) => {
+      const id = hexId(leader);
+      this.#leaderChanges.changed(id);
+      for (const listener of [...this.#leaderListeners]) listener(id);
     });
+    if (this.#status !== "waiting") return;
+    life.ready.then(
+      () => this.#become("ready"),
+      () => undefined, // As above.
+    );
+  }
+
+  #become(status: "ready" | "waiting" | "failed"): void {
+    if (this.#closing !== undefined || this.#status === "failed") return;
+    this.#status = status;
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -325,36 +406,38 @@ class Member implements EtcdServer {
     return port;
   }
 
-  async #serve(server: Server, config: ServerConfig): Promise<void> {
+  async #serve(config: ServerConfig): Promise<void> {
+    const { services } = this;
+    const onBug = (error: unknown): void => this.server.fail(error);
     const requestTimeoutMs = 5000 + 2 * config.electionMs;
     const shared = { metrics: this.metrics, clock: this.#clock, logger: this.#logger, requestTimeoutMs };
     if (this.#metricsPorts.length > 0) {
-      this.#metricsHttp = await buildMetricsApp({ ...shared, health: server.services.health });
+      this.#metricsHttp = await buildMetricsApp({ ...shared, health: services.health });
       for (const port of this.#metricsPorts) port.serve();
     }
     if (this.#clientPorts.length === 0) return;
     this.#http = await buildHttpApp({
       ...shared,
-      services: server.services,
+      services,
       cors: this.#config.cors,
       hostWhitelist: this.#config.hostWhitelist,
       enableGateway: this.#config.enableGrpcGateway,
       clientCertAuth: config.clientCertAuth,
-      authEnabled: () => server.state.auth.enabled,
+      authEnabled: () => this.server.state.auth.enabled,
       maxRequestBytes: config.maxRequestBytes,
-      raftStatus: () => server.raftStatus(),
-      onBug: (error) => server.fail(error),
+      raftStatus: () => this.server.raftStatus(),
+      onBug,
     });
     this.#grpc = createGrpcServer({
-      services: server.services,
+      services,
       metrics: this.metrics,
       clock: this.#clock,
       logger: this.#logger,
       maxRequestBytes: config.maxRequestBytes,
       limits: this.#config.grpc,
-      onBug: (error) => server.fail(error),
+      onBug,
     });
-    server.ready.then(
+    this.ready.then(
       () => {
         if (this.#closing !== undefined) return;
         for (const port of this.#clientPorts) port.serve();
@@ -377,9 +460,16 @@ class Member implements EtcdServer {
     await Promise.all([this.#http?.close({ graceMs: CLOSE_GRACE_MS }), this.#grpc?.close({ graceMs: CLOSE_GRACE_MS })]);
     await this.#metricsHttp?.close({ graceMs: 0 });
     await portsClosed;
-    if (this.#server !== undefined) await this.#server.close();
-    else await this.#transport?.close();
+    await this.#supervisor.close();
+    await this.#boundTransport?.close();
+    await this.#config.injected.passwords?.close();
   }
+}
+
+/** For good: the data does not fit any more, or something else than space is missing. */
+function toFailure(error: unknown): ServerFailedError {
+  const cause = error instanceof Error ? error : new Error(String(error));
+  return new ServerFailedError("storage", cause.message, { cause });
 }
 
 function handOver(socket: Socket, app: { handle(socket: Socket): void } | undefined): void {

@@ -6,6 +6,7 @@
 import { ProtoDecodeError } from "../api/index.ts";
 import type { Backend } from "../backend/backend.ts";
 import { assert, InvariantError } from "../base/assert.ts";
+import { makeDurableDirectory } from "../base/durable-directory.ts";
 import type { ClusterId, LogIndex, MemberId } from "../base/ids.ts";
 import { hexId, NO_MEMBER } from "../base/ids.ts";
 import { type Entry, encodeConfChange, type HardState, type SnapshotMetadata } from "../raft/index.ts";
@@ -91,7 +92,9 @@ function placesOf(config: ServerConfig): DataPlaces {
 export async function bootstrap(options: BootstrapOptions): Promise<Booted> {
   const { config, ports } = options;
   if (config.inMemory) return found(options, NO_LOCK);
-  await ports.disk.makeDirectory(snapshotDirectory(config));
+  // A log is made only in directories that are durable by then.
+  await makeDurableDirectory(ports.disk, snapshotDirectory(config));
+  await makeDurableDirectory(ports.disk, config.walDirectory);
   // Before anything is read or repaired: a second process on the same directory stops here.
   const lock = await ports.lockDirectory(`${memberDirectory(config)}/lock`);
   try {

@@ -8,7 +8,7 @@ export {
   type TokenProvider,
 } from "../auth/index.ts";
 export { BackendBrokenError } from "./apply/state.ts";
-export { BootstrapError, type RemoteMembers } from "./bootstrap.ts";
+export { BootstrapError, DataDamagedError, type RemoteMembers } from "./bootstrap.ts";
 export { ClientPort, type ClientPortOptions, type SocketHandler } from "./client-port.ts";
 export { CLUSTER_VERSION, SERVER_VERSION, type ServerConfig, type ServerPorts, STORAGE_VERSION } from "./config.ts";
 export { createGrpcServer, type GrpcServer } from "./grpc/index.ts";
@@ -25,3 +25,4 @@ export {
 } from "./peer/index.ts";
 export { type FailureReason, Server, ServerFailedError, type ServerObserver, type ServerOptions } from "./server.ts";
 export type { CallContext, Services, WatchSession } from "./services/services.contract.ts";
+export { isOutOfSpace, OutOfSpaceError } from "./storage-failure.ts";

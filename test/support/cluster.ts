@@ -46,8 +46,12 @@ export interface TestCluster {
   close(): Promise<void>;
 }
 
-/** `names` become one cluster with short timings; `config` is added to every member's. */
-export async function startCluster(names: readonly string[], config: EtcdConfig = {}): Promise<TestCluster> {
+/** `names` become one cluster with short timings; `config` is added to every member's, `own` to that of each. */
+export async function startCluster(
+  names: readonly string[],
+  config: EtcdConfig = {},
+  own: (name: string) => EtcdConfig = () => ({}),
+): Promise<TestCluster> {
   const directory = await mkdtemp(join(tmpdir(), "holdfast-cluster-"));
   const network = new MemoryNetwork({ clock: systemClock() });
   const members = new Map<string, EtcdServer>();
@@ -74,8 +78,9 @@ export async function startCluster(names: readonly string[], config: EtcdConfig 
         heartbeatInterval: 20,
         electionTimeout: 200,
         logger: silentLogger,
-        transport: network.transport(),
+        transport: () => network.transport(),
         ...config,
+        ...own(name),
         ...more,
       });
       members.set(name, member);
