@@ -55,6 +55,8 @@ export interface TimeToLive<K = string> {
 /** Attempts to renew are made this often in the life of a lease. */
 const RENEWALS_PER_TTL = 3;
 const RETRY_MS = 250;
+/** How long an attempt waits for its answer, at most, before another member is asked. */
+const ATTEMPT_MS_MAX = 5000;
 /** Clocks of different machines may run at rates this much apart, in parts of the TTL, and timers are late. */
 const MARGIN_PARTS = 100;
 const MARGIN_MIN_MS = 100;
@@ -180,7 +182,7 @@ export class Lease {
   async #renewUntilConfirmed(periodMs: number): Promise<void> {
     for (;;) {
       try {
-        await this.renew({ timeoutMs: Math.max(periodMs, RETRY_MS), signal: this.lost });
+        await this.renew({ timeoutMs: Math.max(Math.min(periodMs, ATTEMPT_MS_MAX), RETRY_MS), signal: this.lost });
         return;
       } catch (error) {
         if (this.lost.aborted) throw error;
@@ -202,6 +204,8 @@ export class Lease {
   }
 }
 
+/** The member, or the way to it, is not well. */
+const TROUBLE_CODES: ReadonlySet<number> = new Set([GrpcCode.Unavailable, GrpcCode.DeadlineExceeded]);
 /** Refusals that repeating does not change. */
 const FINAL_CODES: ReadonlySet<number> = new Set([GrpcCode.PermissionDenied, GrpcCode.Unimplemented, GrpcCode.Unauthenticated]);
 
@@ -212,7 +216,8 @@ async function keepAliveOnce(caller: Caller, id: bigint, options: CallOptions | 
   try {
     for (let refused = 0; ; refused += 1) {
       const { channel, waitMs } = caller.endpoints.pick();
-      if (waitMs > 0) await deadline.pause(waitMs);
+      // A way that failed is given less time to recover than other calls give it: the lease is running out.
+      if (waitMs > 0) await deadline.pause(Math.min(waitMs, RETRY_MS));
       const context = await caller.context(deadline, options);
       try {
         const { ttl } = await channel.keepAlive({ id }, context);
@@ -220,8 +225,9 @@ async function keepAliveOnce(caller: Caller, id: bigint, options: CallOptions | 
         return ttl;
       } catch (error) {
         if (caller.tokenRefused(error, context.token) && refused < 2) continue;
-        if (EtcdError.is(error) && error.grpcCode === GrpcCode.Unavailable) caller.endpoints.failed(channel);
-        throw deadline.error ?? error;
+        const failure = deadline.error ?? error;
+        if (EtcdError.is(failure) && TROUBLE_CODES.has(failure.grpcCode)) caller.endpoints.failed(channel, failure === deadline.error);
+        throw failure;
       }
     }
   } finally {
