@@ -1,12 +1,18 @@
 /** `npm run bench`: see options.ts for what can be chosen. Ends by itself. */
 import { type BenchOptions, readOptions, type Suite, USAGE, UsageError } from "./options.ts";
 import { Report } from "./report.ts";
+import { eventLoop, scaleKeys, scaleLeases, scaleWatch } from "./scale.ts";
 import { embeddedSuite, networkSuite } from "./throughput.ts";
 
-const RUNNERS: Partial<Record<Suite, (options: BenchOptions, report: Report) => Promise<void>>> = {
+const RUNNERS: Record<Suite, (options: BenchOptions, report: Report) => Promise<void>> = {
   json: (options, report) => networkSuite("json", options, report),
   grpc: (options, report) => networkSuite("grpc", options, report),
   embedded: embeddedSuite,
+  "event-loop": (options, report) => eventLoop(100_000, options, report),
+  "scale-keys": scaleKeys,
+  "scale-watch": scaleWatch,
+  "scale-leases": scaleLeases,
+  "scale-loop": (options, report) => eventLoop(Math.round(1_000_000 * options.scale), options, report),
 };
 
 async function main(): Promise<void> {
@@ -16,7 +22,7 @@ async function main(): Promise<void> {
   }
   const options = readOptions(process.argv.slice(2));
   const report = new Report();
-  for (const suite of options.suites) await RUNNERS[suite]?.(options, report);
+  for (const suite of options.suites) await RUNNERS[suite](options, report);
   report.write(options.json);
 }
 
