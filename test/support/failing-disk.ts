@@ -7,11 +7,14 @@ export class FailingDisk implements Disk {
   full = false;
   /** Code with which the next sync of a file fails; later ones succeed, as kernels do. */
   nextSyncFails: string | undefined;
+  /** After so many changes all further operations fail, as if the process had died then. */
+  diesAfter = Number.POSITIVE_INFINITY;
   /** Syncs of files so far. */
   syncs = 0;
   readonly #disk = systemDisk();
 
   async makeDirectory(path: string): Promise<void> {
+    this.#change("mkdir");
     this.#needsSpace("mkdir");
     await this.#disk.makeDirectory(path);
   }
@@ -23,10 +26,12 @@ export class FailingDisk implements Disk {
     return {
       read: (position, length) => file.read(position, length),
       write: async (position, bytes) => {
+        this.#change("write");
         this.#needsSpace("write");
         await file.write(position, bytes);
       },
       writeNow: (position, bytes) => {
+        this.#change("write");
         if (this.full) file.writeNow(position, bytes.subarray(0, bytes.byteLength >> 1));
         this.#needsSpace("write");
         file.writeNow(position, bytes);
@@ -40,24 +45,35 @@ export class FailingDisk implements Disk {
         file.syncNow();
       },
       sizeBytes: () => file.sizeBytes(),
-      truncate: (sizeBytes) => file.truncate(sizeBytes),
+      truncate: async (sizeBytes) => {
+        this.#change("ftruncate");
+        await file.truncate(sizeBytes);
+      },
       close: () => file.close(),
     };
   }
-  rename(from: string, to: string): Promise<void> {
-    return this.#disk.rename(from, to);
+  async rename(from: string, to: string): Promise<void> {
+    this.#change("rename");
+    await this.#disk.rename(from, to);
   }
-  remove(path: string): Promise<void> {
-    return this.#disk.remove(path);
+  async remove(path: string): Promise<void> {
+    this.#change("unlink");
+    await this.#disk.remove(path);
   }
-  removeTree(path: string): Promise<void> {
-    return this.#disk.removeTree(path);
+  async removeTree(path: string): Promise<void> {
+    this.#change("unlink");
+    await this.#disk.removeTree(path);
   }
   syncDirectory(path: string): Promise<void> {
     return this.#disk.syncDirectory(path);
   }
   exists(path: string): Promise<boolean> {
     return this.#disk.exists(path);
+  }
+
+  #change(syscall: string): void {
+    this.diesAfter -= 1;
+    if (this.diesAfter < 0) throw systemError("EIO", syscall);
   }
 
   #needsSpace(syscall: string): void {
