@@ -35,7 +35,7 @@ function story(count = 600): Story {
     if (exchange.kind === "delete") ({ response: exchange.response, events } = model.deleteRange(exchange.request));
     if (exchange.kind === "txn") ({ response: exchange.response, events } = model.txn(exchange.request, leases));
     if (exchange.kind === "range") exchange.response = model.range(exchange.request);
-    const operation: Operation = { client, member: `n${client}`, run: 1, exchange, call, ret, outcome: "yes", why: "" };
+    const operation: Operation = { client, member: `n${client}`, run: 1, exchange, call, ret, ended: ret, outcome: "yes", why: "" };
     told.operations.push(operation);
     (makers[client] as ExchangeMaker).learn(operation);
     told.events.push(...events.map(toEvent));
@@ -94,6 +94,7 @@ describe("the checker of histories", () => {
       exchange: { kind: "put", request },
       call: 5,
       ret: Number.POSITIVE_INFINITY,
+      ended: 20,
       outcome: "unknown",
       why: "",
     });
@@ -249,6 +250,7 @@ describe("the checker of histories", () => {
         exchange: { kind: "put", request, response },
         call: at,
         ret: at + 1,
+        ended: at + 1,
         outcome: "yes",
         why: "",
       });

@@ -22,6 +22,7 @@ export interface ClusterOptions {
   readonly directory: string;
   /** For every member. */
   readonly flags?: readonly string[];
+  readonly token: string;
   /** Put a proxy in front of every peer port. */
   readonly proxies?: boolean;
 }
@@ -65,20 +66,22 @@ export class Cluster {
   readonly members = new Map<string, Member>();
   readonly #proxies = new Map<string, PeerProxy>();
   #made = 0;
+  /** Asked for and not known to be added. */
+  #adding: MemberSpec | undefined;
 
   constructor(options: ClusterOptions) {
     this.#options = options;
     mkdirSync(options.directory, { recursive: true });
-    const specs = Array.from({ length: options.size }, () => this.#spec());
+    const specs = Array.from({ length: options.size }, (_, slot) => this.#spec(slot));
     const initialCluster = specs.map(({ name, peerUrl }) => `${name}=${peerUrl}`).join(",");
     for (const spec of specs) this.#enlist(spec, initialCluster, "new");
   }
 
-  #spec(): MemberSpec {
+  #spec(slot: number): MemberSpec {
     const { portBase, directory, proxies } = this.#options;
     this.#made += 1;
     const name = `n${this.#made}`;
-    const port = portBase + PORTS_EACH * (this.#made - 1);
+    const port = portBase + PORTS_EACH * slot;
     return {
       name,
       clientUrl: `http://127.0.0.1:${port}`,
@@ -117,7 +120,7 @@ export class Cluster {
   launch(member: Member, flags: readonly string[] = []): ServerProcess {
     member.run += 1;
     member.paused = false;
-    const cluster = { token: "chaos", initialCluster: member.initialCluster, state: member.state };
+    const cluster = { token: this.#options.token, initialCluster: member.initialCluster, state: member.state };
     const all = [...memberFlags(member.spec, cluster), "--log-level", "info", ...(this.#options.flags ?? []), ...flags];
     member.process = new ServerProcess(this.#options.kind, all, member.logFile);
     return member.process;
@@ -193,11 +196,26 @@ export class Cluster {
     });
   }
 
-  /** Adds a member by asking `through`; it is not started. */
+  /** The first ports that no member has. */
+  #freeSlot(): number {
+    const taken = new Set(this.list.map(({ spec }) => Number(new URL(spec.clientUrl).port)));
+    for (let slot = 0; ; slot += 1) if (!taken.has(this.#options.portBase + PORTS_EACH * slot)) return slot;
+  }
+
+  async memberList(through: Member, deadlineMs?: number): Promise<api.Member[]> {
+    return api.parseJson(api.MemberListResponse, await this.call(through, "/v3/cluster/member/list", {}, deadlineMs)).members;
+  }
+
+  /** Adds a member by asking `through`; it is not started. Asked again after an unknown outcome it adds the same one, or finds it. */
   async add(through: Member, isLearner = false): Promise<Member> {
-    const spec = this.#spec();
-    const text = await this.call(through, "/v3/cluster/member/add", { peerURLs: [spec.peerUrl], isLearner });
-    const { members } = api.parseJson(api.MemberAddResponse, text);
+    this.#adding ??= this.#spec(this.#freeSlot());
+    const spec = this.#adding;
+    let members = await this.memberList(through);
+    if (!members.some(({ peerUrls }) => peerUrls.includes(spec.peerUrl))) {
+      const text = await this.call(through, "/v3/cluster/member/add", { peerURLs: [spec.peerUrl], isLearner });
+      ({ members } = api.parseJson(api.MemberAddResponse, text));
+    }
+    this.#adding = undefined;
     // Who has no name yet is the new one.
     const initialCluster = members
       .flatMap(({ name, peerUrls }) => peerUrls.map((url) => `${url === spec.peerUrl ? spec.name : name}=${url}`))
@@ -250,4 +268,20 @@ export class Cluster {
     for (const proxy of this.#proxies.values()) proxy.close();
     await sleep(0);
   }
+}
+
+/** Asks one after the other until the member is gone from the list: leaders change meanwhile, and a cluster that was just changed refuses the next change for a while. */
+export async function removeMember(cluster: Cluster, member: Member, through: () => Member, deadlineMs = 60_000): Promise<void> {
+  const id = BigInt(`0x${member.id ?? "0"}`);
+  await until(
+    `${member.name} is removed`,
+    deadlineMs,
+    async () => {
+      const asked = through();
+      if (!(await cluster.memberList(asked)).some((one) => one.id === id)) return true;
+      await cluster.remove(asked, member);
+      return true;
+    },
+    300,
+  );
 }

@@ -24,6 +24,8 @@ export interface Operation {
   readonly call: number;
   /** Infinity while nothing is known. */
   ret: number;
+  /** When the client gave up or had its answer. */
+  ended: number;
   outcome: Outcome;
   /** What was said when it was not acknowledged. */
   why: string;

@@ -105,6 +105,7 @@ export class RecordingClient {
       exchange,
       call: now(),
       ret: Number.POSITIVE_INFINITY,
+      ended: Number.POSITIVE_INFINITY,
       outcome: "unknown",
       why: "",
     };
@@ -120,7 +121,8 @@ export class RecordingClient {
       operation.outcome = error instanceof CallError ? error.outcome : "unknown";
       operation.why = error instanceof Error ? error.message : String(error);
     }
-    if (operation.outcome === "no") operation.ret = now();
+    operation.ended = now();
+    if (operation.outcome === "no") operation.ret = operation.ended;
     return operation;
   }
 

@@ -6,10 +6,24 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { etcdKind, holdfastKind } from "../support/server-process.ts";
-import { type Scenario, ScenarioSkipped, Stage } from "./scenario.ts";
+import { type Scenario, ScenarioFailure, ScenarioSkipped, Stage } from "./scenario.ts";
+import { DISK_FULL_SCENARIOS } from "./scenarios/disk-full.ts";
 import { KILL_SCENARIOS } from "./scenarios/kill.ts";
+import { MEMBERSHIP_SCENARIOS } from "./scenarios/membership.ts";
+import { MISTAKE_SCENARIOS } from "./scenarios/mistakes.ts";
+import { PARTITION_SCENARIOS } from "./scenarios/partition.ts";
+import { PAUSE_SCENARIOS } from "./scenarios/pause.ts";
+import { RESTART_SCENARIOS } from "./scenarios/restart.ts";
 
-const SCENARIOS: readonly Scenario[] = [...KILL_SCENARIOS];
+const SCENARIOS: readonly Scenario[] = [
+  ...KILL_SCENARIOS,
+  ...PAUSE_SCENARIOS,
+  ...MEMBERSHIP_SCENARIOS,
+  ...RESTART_SCENARIOS,
+  ...PARTITION_SCENARIOS,
+  ...MISTAKE_SCENARIOS,
+  ...DISK_FULL_SCENARIOS,
+];
 
 const USAGE = `npm run chaos -- [options]
   --long            every scenario, with more rounds
@@ -62,6 +76,10 @@ function readOptions(words: readonly string[]): Options | string {
   return options;
 }
 
+/** A scenario that takes longer than this hangs. */
+const QUICK_MS_MAX = 180_000;
+const LONG_MS_MAX = 900_000;
+
 /** True if it passed. */
 async function perform(scenario: Scenario, options: Options, seed: number): Promise<boolean | "skipped"> {
   const directory = mkdtempSync(join(tmpdir(), `holdfast-chaos-${scenario.name}-`));
@@ -70,8 +88,13 @@ async function perform(scenario: Scenario, options: Options, seed: number): Prom
   const start = performance.now();
   let outcome: boolean | "skipped" = true;
   let why = "";
+  const limitMs = options.long ? LONG_MS_MAX : QUICK_MS_MAX;
+  let timer: NodeJS.Timeout | undefined;
   try {
-    await scenario.run(stage);
+    const timeUp = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => reject(new ScenarioFailure(`does not come to an end within ${limitMs / 1000} s`)), limitMs);
+    });
+    await Promise.race([scenario.run(stage), timeUp]);
   } catch (error) {
     outcome = error instanceof ScenarioSkipped ? "skipped" : false;
     why =
@@ -82,6 +105,7 @@ async function perform(scenario: Scenario, options: Options, seed: number): Prom
         : String(error);
     if (error instanceof Error && error.cause instanceof Error) why += `\n  because: ${error.cause.message}`;
   }
+  clearTimeout(timer);
   await stage.close();
   const seconds = ((performance.now() - start) / 1000).toFixed(1);
   console.log(`${outcome === true ? "passed " : outcome === false ? "FAILED " : "skipped"} ${scenario.name} (${seconds} s, seed ${seed})`);

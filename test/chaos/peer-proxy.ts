@@ -20,6 +20,7 @@ const HEAD_BYTES_MAX = 65_536;
 const BUFFERED_MAX = 64 << 20;
 
 interface Link {
+  /** The dialler's id, as it said it. */
   readonly from: string | undefined;
   readonly near: Socket;
   readonly far: Socket;
@@ -46,7 +47,7 @@ export class PeerProxy {
     this.#states.set(from, state);
     if (state.kind !== "cut") return;
     for (const link of this.#links) {
-      if (link.from !== from) continue;
+      if (this.#nameOf(link.from) !== from) continue;
       link.near.destroy();
       link.far.destroy();
     }
@@ -78,15 +79,21 @@ export class PeerProxy {
       near.pause();
       this.#waiting.delete(near);
       const id = /^x-server-from: *([0-9a-f]+)/im.exec(head.toString("latin1", 0, end))?.[1];
-      this.#connect(near, head, id === undefined ? undefined : this.#names(id));
+      this.#connect(near, head, id);
     };
     near.on("data", take);
     near.on("error", drop);
     near.on("close", () => this.#waiting.delete(near));
   }
 
+  /** Asked anew each time: members dial each other long before anybody knows their ids. */
+  #nameOf(id: string | undefined): string | undefined {
+    return id === undefined ? undefined : this.#names(id.replace(/^0+/, ""));
+  }
+
   #state(from: string | undefined): LinkState {
-    return (from === undefined ? undefined : this.#states.get(from)) ?? OPEN;
+    const name = this.#nameOf(from);
+    return (name === undefined ? undefined : this.#states.get(name)) ?? OPEN;
   }
 
   #connect(near: Socket, head: Buffer, from: string | undefined): void {

@@ -1,9 +1,11 @@
 /** What a scenario is, and what it is given. */
+import { availableParallelism, loadavg } from "node:os";
 import { join } from "node:path";
 import { type Random, seededRandom } from "../../src/base/random.ts";
 import type { ServerKind } from "../support/server-process.ts";
 import { Cluster, type ClusterOptions } from "./cluster.ts";
-import type { Verdict } from "./verify.ts";
+import { LeaseLoad, type LeaseLoadOptions } from "./lease-load.ts";
+import { Load, type LoadOptions, type Verdict } from "./verify.ts";
 
 export interface Scenario {
   readonly name: string;
@@ -29,6 +31,9 @@ export interface StageOptions {
   readonly long: boolean;
 }
 
+/** More work in the queue than this for each processor, and times say nothing about the server. */
+const BUSY_LOAD = 2;
+
 /** What one run of a scenario stands on. */
 export class Stage {
   readonly kind: ServerKind;
@@ -39,6 +44,7 @@ export class Stage {
   readonly portBase: number;
   readonly notes: string[] = [];
   readonly #clusters: Cluster[] = [];
+  readonly #loads: { stop(): Promise<void> }[] = [];
 
   constructor(options: StageOptions) {
     this.kind = options.kind;
@@ -49,11 +55,35 @@ export class Stage {
     this.portBase = options.portBase;
   }
 
-  cluster(size: number, options: Partial<Pick<ClusterOptions, "flags" | "proxies" | "directory">> = {}): Cluster {
+  cluster(size: number, options: Partial<Pick<ClusterOptions, "flags" | "proxies" | "directory" | "portBase">> = {}): Cluster {
     const directory = options.directory ?? join(this.directory, `cluster-${this.#clusters.length + 1}`);
-    const cluster = new Cluster({ kind: this.kind, size, portBase: this.portBase, ...options, directory });
+    // No two clusters may take each other's members for their own, whatever is left of earlier runs.
+    const token = `chaos-${process.pid}-${this.seed}-${this.#clusters.length}`;
+    const cluster = new Cluster({ kind: this.kind, size, portBase: this.portBase, token, ...options, directory });
     this.#clusters.push(cluster);
     return cluster;
+  }
+
+  /** Clients and watchers on a cluster; they end with the scenario at the latest. */
+  load(cluster: Cluster, options: Omit<LoadOptions, "seed">): Load {
+    const load = new Load(cluster, { seed: this.seed, ...options });
+    this.#loads.push(load);
+    return load;
+  }
+
+  leaseLoad(options: Omit<LeaseLoadOptions, "seed">): LeaseLoad {
+    const load = new LeaseLoad({ seed: this.seed, ...options });
+    this.#loads.push(load);
+    return load;
+  }
+
+  /** Judges a time: on a machine that is busy with other things it is only noted. @throws ScenarioFailure */
+  requireWithin(what: string, ms: number, limitMs: number): void {
+    const perProcessor = (loadavg()[0] ?? 0) / availableParallelism();
+    if (ms <= limitMs) return;
+    const text = `${what}: ${Math.round(ms)} ms, more than ${limitMs}`;
+    if (perProcessor <= BUSY_LOAD) throw new ScenarioFailure(text);
+    this.note(`${text}; not judged, the machine is busy (load ${perProcessor.toFixed(1)} for each processor)`);
   }
 
   /** Said in the report. */
@@ -78,6 +108,8 @@ export class Stage {
   }
 
   async close(): Promise<void> {
+    // The members first: then nobody waits for an answer.
     for (const cluster of this.#clusters) await cluster.close();
+    await Promise.all(this.#loads.map((load) => load.stop()));
   }
 }

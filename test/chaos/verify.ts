@@ -13,6 +13,8 @@ export interface LoadOptions extends Omit<WorkloadOptions, "endpoint"> {
   readonly endpoint?: WorkloadOptions["endpoint"];
   /** Members to watch; all of the beginning if not given. */
   readonly watched?: readonly Member[];
+  /** Called with everything that the members' full watches deliver. */
+  readonly onEvent?: (event: api.Event, receivedAt: number) => void;
 }
 
 /** What a run amounted to, for its report. */
@@ -31,13 +33,13 @@ export interface Verdict {
 export class Load {
   readonly #cluster: Cluster;
   readonly workload: Workload;
-  readonly recorders: WatchRecorder[];
+  readonly recorders: WatchRecorder[] = [];
+  readonly #options: LoadOptions;
 
   constructor(cluster: Cluster, options: LoadOptions) {
     this.#cluster = cluster;
-    this.recorders = (options.watched ?? cluster.list).map(
-      (member, n) => new WatchRecorder(member.name, () => member.endpoint, options.seed * 100 + n),
-    );
+    this.#options = options;
+    for (const member of options.watched ?? cluster.list) this.watch(member);
     this.workload = new Workload({
       endpoint: (client) => {
         const { list } = cluster;
@@ -47,10 +49,26 @@ export class Load {
     }).start();
   }
 
+  /** From now on this member's watches are recorded, too. */
+  watch(member: Member): void {
+    const { seed, onEvent } = this.#options;
+    this.recorders.push(new WatchRecorder(member.name, () => member.endpoint, seed * 100 + this.recorders.length, onEvent));
+  }
+
+  /** No more watching of a member that goes for good; what it has delivered is judged with the rest. */
+  async unwatch(member: Member): Promise<void> {
+    for (const recorder of this.recorders) if (recorder.member === member.name) await recorder.stop();
+  }
+
   /** Waits until `count` more mutations have been acknowledged. */
   async progress(count: number, deadlineMs = 30_000): Promise<void> {
     const goal = this.workload.acknowledged + count;
     await until(`${count} more writes`, deadlineMs, () => this.workload.acknowledged >= goal);
+  }
+
+  /** Ends everything, without judging. */
+  async stop(): Promise<void> {
+    await Promise.all([this.workload.stop(), ...this.recorders.map((recorder) => recorder.stop())]);
   }
 
   /** Ends the load, waits until all members agree, and judges. All members must be running and connected. */
@@ -59,7 +77,9 @@ export class Load {
     await this.#cluster.untilServing(deadlineMs);
     const violations: string[] = [];
     const revision = await this.#agree(violations, deadlineMs);
+    const early = new Map(this.recorders.filter(({ isStopped }) => isStopped).map((recorder) => [recorder, recorder.reached - 1]));
     for (const recorder of this.recorders) {
+      if (early.has(recorder)) continue;
       try {
         await until(`the watch on ${recorder.member} has everything`, deadlineMs, () => recorder.reached > revision);
       } catch (error) {
@@ -67,7 +87,7 @@ export class Load {
       }
     }
     await Promise.all(this.recorders.map((recorder) => recorder.stop()));
-    return this.#judge(revision, violations);
+    return this.#judge(revision, violations, early);
   }
 
   /** K11: equal hashes at equal revision on all members. Gives the final revision. */
@@ -93,7 +113,7 @@ export class Load {
     return revision;
   }
 
-  #judge(revision: number, violations: string[]): Verdict {
+  #judge(revision: number, violations: string[], early: ReadonlyMap<WatchRecorder, number>): Verdict {
     const { history } = this.workload;
     const events = this.#allEvents(revision, violations);
     const result = checkHistory({ operations: history, events, revision });
@@ -107,8 +127,9 @@ export class Load {
           for (const { rule, what } of checkWatchStream(result.changes, record)) violations.push(`${rule} on ${recorder.member}: ${what}`);
         if (recorder.gaps.length > 0) continue;
         const wanted = { key: Buffer.from([0]), rangeEnd: Buffer.from([0]), filters: [] };
-        const seen = recorder.events.filter(({ kv }) => (kv?.modRevision ?? 0) <= revision);
-        for (const { rule, what } of checkConcatenation(result.changes, wanted, seen, 1, revision))
+        const upTo = early.get(recorder) ?? revision;
+        const seen = recorder.events.filter(({ kv }) => (kv?.modRevision ?? 0) <= upTo);
+        for (const { rule, what } of checkConcatenation(result.changes, wanted, seen, 1, upTo))
           violations.push(`${rule} on ${recorder.member}: ${what}`);
       }
     }

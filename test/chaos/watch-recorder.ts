@@ -75,9 +75,17 @@ export class WatchRecorder {
   #stopped = false;
   readonly #open = new Set<WatchStream>();
 
-  constructor(member: string, endpoint: () => Endpoint, seed: number) {
+  readonly #onEvent: (event: api.Event, receivedAt: number) => void;
+
+  constructor(
+    member: string,
+    endpoint: () => Endpoint,
+    seed: number,
+    onEvent: (event: api.Event, receivedAt: number) => void = () => undefined,
+  ) {
     this.member = member;
     this.#endpoint = endpoint;
+    this.#onEvent = onEvent;
     this.#running = [this.#follow(), this.#sample(seededRandom(seed))];
   }
 
@@ -92,6 +100,7 @@ export class WatchRecorder {
       const stream = this.#start(create, (response) => {
         for (const event of response.events) {
           this.events.push(event);
+          this.#onEvent(event, now());
           this.#next = Math.max(this.#next, (event.kv?.modRevision ?? 0) + 1);
         }
         if (response.canceled && response.compactRevision > 0) {
@@ -131,6 +140,10 @@ export class WatchRecorder {
     this.streams.push(stream.record);
     this.#open.add(stream);
     return stream;
+  }
+
+  get isStopped(): boolean {
+    return this.#stopped;
   }
 
   async stop(): Promise<void> {

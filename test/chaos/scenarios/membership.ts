@@ -1,0 +1,89 @@
+/** Clusters that grow, shrink and replace their members under load. */
+import type * as api from "../../../src/api/index.ts";
+import { sleep, until } from "../../support/server-process.ts";
+import { type Cluster, type Member, removeMember } from "../cluster.ts";
+import type { Scenario, Stage } from "../scenario.ts";
+import type { Load } from "../verify.ts";
+
+async function listed(cluster: Cluster): Promise<api.Member[]> {
+  return until("a member list", 30_000, () => {
+    const [member] = cluster.running.filter(({ paused }) => !paused);
+    return member === undefined ? undefined : cluster.memberList(member, 3000);
+  });
+}
+
+function anyRunning(stage: Stage, cluster: Cluster, but?: Member): Member {
+  const running = cluster.running.filter((member) => member !== but && !member.paused);
+  const member = running[stage.random.below(running.length)];
+  if (member === undefined) throw new Error("nobody is running");
+  return member;
+}
+
+/** `disturb` is called between the request and the start of the new member. */
+async function grow(stage: Stage, cluster: Cluster, load: Load, disturb: () => Promise<void> = () => Promise.resolve()): Promise<Member> {
+  const adding = until("a member is added", 60_000, () => cluster.add(anyRunning(stage, cluster)), 300);
+  const [member] = await Promise.all([adding, disturb()]);
+  await cluster.start(member);
+  load.watch(member);
+  return member;
+}
+
+async function shrink(stage: Stage, cluster: Cluster, load: Load, member: Member): Promise<void> {
+  await removeMember(cluster, member, () => anyRunning(stage, cluster, member));
+  const { process } = member;
+  if (process !== undefined) {
+    const ending = await Promise.race([process.ended, sleep(20_000)]);
+    stage.require(ending !== undefined, `${member.name} is removed and still runs`);
+    if (stage.kind.name === "holdfast")
+      stage.require(ending?.code === 0, `${member.name} was removed and ended with ${JSON.stringify(ending)}, not with 0`);
+  }
+  await load.unwatch(member);
+  await cluster.dismiss(member);
+}
+
+export const MEMBERSHIP_SCENARIOS: readonly Scenario[] = [
+  {
+    name: "members-replaced",
+    about:
+      "three members become five, seven and three again under load; every original one is replaced, leaders are killed in the middle of changes",
+    quick: true,
+    async run(stage) {
+      const cluster = stage.cluster(3, { flags: ["--snapshot-count", "200", "--snapshot-catchup-entries", "50"] });
+      await cluster.startAll();
+      const originals = cluster.list;
+      const load = stage.load(cluster, { clients: 9 });
+      await load.progress(200);
+      await grow(stage, cluster, load);
+      await grow(stage, cluster, load);
+      stage.require((await listed(cluster)).length === 5, "five members");
+      await load.progress(100);
+      const leader = await cluster.leader();
+      await grow(stage, cluster, load, async () => {
+        await sleep(stage.random.below(30));
+        await cluster.kill(leader);
+      });
+      await cluster.start(leader);
+      await grow(stage, cluster, load);
+      stage.require((await listed(cluster)).length === 7, "seven members");
+      await load.progress(100);
+      for (const original of originals) {
+        await shrink(stage, cluster, load, original);
+        await load.progress(50);
+      }
+      const [other] = cluster.list;
+      const last = await cluster.leader();
+      if (other !== undefined) {
+        // The leader dies while the seventh change is under way.
+        const removing = shrink(stage, cluster, load, other === last ? (cluster.list[1] ?? other) : other);
+        await sleep(stage.random.below(20));
+        await cluster.kill(last);
+        await removing;
+        await cluster.start(last);
+      }
+      stage.require((await listed(cluster)).length === 3, "three members");
+      await load.progress(100);
+      stage.note(`members at the end: ${cluster.list.map(({ name }) => name).join(", ")}`);
+      stage.requireGood(await load.verdict());
+    },
+  },
+];

@@ -1,0 +1,73 @@
+/** Members that stand still for a while (SIGSTOP) and go on as if nothing had happened. */
+import { sleep } from "../../support/server-process.ts";
+import type { Operation } from "../history.ts";
+import type { LeaseLoad } from "../lease-load.ts";
+import type { Scenario, Stage } from "../scenario.ts";
+
+async function pauseLeaders(stage: Stage, pausesMs: readonly number[]): Promise<void> {
+  const cluster = stage.cluster(3);
+  await cluster.startAll();
+  let leases: LeaseLoad | undefined;
+  const load = stage.load(cluster, {
+    clients: 12,
+    deadlineMs: 5000,
+    onEvent: (event, receivedAt) => leases?.onEvent(event, receivedAt),
+  });
+  const history: Operation[] = load.workload.history;
+  const { list } = cluster;
+  const endpoint = (holder: number) => (list[holder % list.length] ?? cluster.member("n1")).endpoint;
+  leases = stage.leaseLoad({ holders: 6, history, endpoint });
+  let leaders = 0;
+  for (const ms of pausesMs) {
+    await load.progress(100);
+    const leader = await cluster.leader();
+    cluster.pause(leader);
+    await sleep(ms);
+    cluster.resume(leader);
+    // It may still believe that it leads: this is when it would answer with what is old.
+    await sleep(200 + stage.random.below(500));
+    if ((await cluster.leader()) !== leader) leaders += 1;
+  }
+  await leases.stop();
+  // Nothing is renewed any more: every key must go within its time, and as long again after the last change of leaders.
+  await sleep(leases.longestEndMs * 2 + 4000);
+  stage.note(`${pausesMs.length} pauses, ${leaders} changes of leaders; ${leases.count} leases, ${leases.ended} ended`);
+  const verdict = await load.verdict();
+  stage.requireGood({ ...verdict, violations: [...verdict.violations, ...leases.violations()] });
+  stage.require(leases.ended > 0, "no lease has ended");
+}
+
+export const PAUSE_SCENARIOS: readonly Scenario[] = [
+  {
+    name: "leader-paused",
+    about:
+      "three members: the leader stands still for 0.1 to 5 s (20 s in the long run) under readers and lease holders; nothing stale is read, no lease ends early",
+    quick: true,
+    async run(stage) {
+      const quick = [100, 700, 1500, 5000];
+      await pauseLeaders(stage, stage.long ? [...quick, 10_000, 300, 20_000, 1000, 1200, 3000, 900, 1100, 1300] : quick);
+    },
+  },
+  {
+    name: "members-strobed",
+    about: "three members: each stands still for moments again and again, all at different times",
+    quick: false,
+    async run(stage) {
+      const cluster = stage.cluster(3);
+      await cluster.startAll();
+      const load = stage.load(cluster, { clients: 9, deadlineMs: 5000 });
+      const end = performance.now() + 40_000;
+      await Promise.all(
+        cluster.list.map(async (member) => {
+          while (performance.now() < end) {
+            cluster.pause(member);
+            await sleep(10 + stage.random.below(800));
+            cluster.resume(member);
+            await sleep(50 + stage.random.below(1500));
+          }
+        }),
+      );
+      stage.requireGood(await load.verdict());
+    },
+  },
+];
