@@ -42,7 +42,7 @@ function request({ path, body }: Curl, signal: AbortSignal): Promise<Response> {
 
 describe("the README's tour", () => {
   it("works as printed", async () => {
-    expect(tour).toHaveLength(11);
+    expect(tour).toHaveLength(17);
     const answers = new Map<Curl, string>();
     for (const curl of tour) {
       const abort = new AbortController();
@@ -65,17 +65,24 @@ describe("the README's tour", () => {
     expect(JSON.parse(texts[1] ?? "")).toMatchObject({ ...printed, header: { revision: "2" } });
     expect(JSON.parse(texts[2] ?? "")).toMatchObject({ count: "1" });
     expect(JSON.parse(texts[3] ?? "")).toMatchObject({ succeeded: true });
-    expect(JSON.parse(texts[6] ?? "")).toMatchObject({ ID: "123", grantedTTL: "60", keys: ["bG9jaw=="] });
-    expect(texts[7]).toContain('"value":"d29ybGQ="');
-    expect(JSON.parse(texts[8] ?? "")).toEqual({ health: "true", reason: "" });
-    expect(texts[10]).toContain("etcd_server_has_leader");
+    const find = (path: string): unknown[] => [...answers].filter(([curl]) => curl.path === path).map(([, text]) => JSON.parse(text));
+    expect(find("/v3/kv/range")[2]).toMatchObject({ kvs: [{ value: "d29ybGQ=", mod_revision: "2" }] });
+    expect(find("/v3/lease/timetolive")).toMatchObject([{ ID: "123", grantedTTL: "60", keys: ["bG9jaw=="] }]);
+    expect([...answers].find(([{ stream }]) => stream)?.[1]).toContain('"value":"d29ybGQ="');
+    // What is unlocked is the lock that was got.
+    const [{ key }] = find("/v3/lock/lock") as [{ key: string }];
+    expect(tour.find(({ path }) => path === "/v3/lock/unlock")?.body).toContain(key);
+    expect(find("/v3/election/campaign")).toMatchObject([{ leader: { name: "Ym9zcw==", lease: "123" } }]);
+    expect(find("/v3/election/leader")).toMatchObject([{ kv: { value: "bWU=", lease: "123" } }]);
+    expect(find("/health")).toEqual([{ health: "true", reason: "" }]);
+    expect(texts.at(-1)).toContain("etcd_server_has_leader");
   });
 
   it("embeds as printed, from the package as users import it", () => {
     const program = /```js\n([\s\S]*?)```/.exec(readme)?.[1] ?? "";
     const { status, stdout, stderr } = spawnSync(process.execPath, ["--input-type=module", "-e", program], { cwd: ROOT, encoding: "utf8" });
     expect([status, stderr]).toEqual([0, ""]);
-    expect(stdout).toMatch(/header: \{[^}]*revision: '2'/);
+    expect(stdout).toMatch(/value: 'green'[\s\S]*\nput config\/color\nput config\/size\n$/);
   });
 });
 
