@@ -103,7 +103,7 @@ const TABLE: Readonly<Record<string, Readonly<Record<string, "all" | "types" | "
   client: { base: "all", api: "all" },
   embed: { base: "all", api: "face", wal: "face", backend: "face", server: "face", client: "face" },
   cli: { base: "all", api: "face", server: "face", client: "face", embed: "face" },
-  testing: { base: "all", api: "face", server: "face", client: "face", embed: "face" },
+  testing: { base: "all", api: "face", backend: "face", server: "face", client: "face", embed: "face" },
   "": { base: "all", api: "face", server: "face", client: "face", embed: "face" },
 };
 

@@ -1,4 +1,5 @@
 /** `holdfast/client`: a client of any etcd v3 cluster. Nothing here needs Node. */
+import type { Clock } from "../base/clock.ts";
 import { clientOver, type EtcdClient } from "./client.ts";
 import type { CallOptions } from "./deadline.ts";
 import { httpJson } from "./http.ts";
@@ -27,7 +28,7 @@ export {
   UndecodableError,
 } from "./errors.ts";
 export { type Fetch, type HttpJsonOptions, httpJson } from "./http.ts";
-export type { LocalMember, LocalServices } from "./in-process.ts";
+export { inProcess, type LocalMember, type LocalServices } from "./in-process.ts";
 export { type GrantOptions, Lease, LeaseClient, type LeaseEnd, LeaseLostError, type LeaseOptions, type TimeToLive } from "./lease.ts";
 export { type LocalClientOptions, localClient } from "./local.ts";
 export type { PageOptions } from "./pages.ts";
@@ -50,6 +51,8 @@ export interface ConnectOptions {
   readonly timeoutMs?: CallOptions["timeoutMs"];
   /** How long a watch may stay silent, although asked, before another member is tried. Default 5000. */
   readonly watchSilenceMs?: number | undefined;
+  /** Default: the runtime's. */
+  readonly clock?: Clock | undefined;
 }
 
 /** A client over the network. Nothing is connected before the first call; close it when done. */

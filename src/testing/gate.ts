@@ -91,7 +91,8 @@ function gatedCall(call: Call, gate: Gate, request: unknown, context: Context): 
   );
 }
 
-function unlessAborted(promise: Promise<unknown>, signal: AbortSignal | undefined): Promise<unknown> {
+/** What `promise` gives, or the signal's reason if that is aborted before. */
+export function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   if (signal === undefined) return promise;
   return new Promise((resolve, reject) => {
     const onAbort = (): void => reject(signal.reason);

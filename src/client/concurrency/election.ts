@@ -78,6 +78,11 @@ export class Leadership<V = string, K = string> {
     return this.#claim.signal;
   }
 
+  /** Milliseconds for which nobody else can lead, as far as this process knows; 0 when it is lost. */
+  get safeForMs(): number {
+    return this.signal.aborted ? 0 : this.#session.lease.safeForMs;
+  }
+
   /** A transaction that takes place only while this leadership lasts, else rejects with `LockLostError`. */
   txn(): TxnBuilder<V, K> {
     return this.#claim.txn();

@@ -14,7 +14,7 @@ export {
 } from "./election.ts";
 export { BarrierHeldError, LockLostError, StmConflictError, TooManyClientsError } from "./errors.ts";
 export { type HeldLock, type LockContext, type Mutex, withLock } from "./mutex.ts";
-export { PriorityQueue, Queue, type QueueItem } from "./queue.ts";
+export { PriorityQueue, Queue, type QueueItem, type QueueOptions } from "./queue.ts";
 export { type Provider, type RegisterOptions, type Registration, ServiceRegistry, type ServiceView } from "./registry.ts";
 export type { RwMutex } from "./rw-mutex.ts";
 export { openSession, type Session, type SessionOptions, type WaitOptions } from "./session.ts";

@@ -1,12 +1,13 @@
 /** Queues, by the keys of etcd's own recipes, so that Go programs put in and take out of the same ones. */
+import { equalBytes, utf8Bytes } from "../../base/bytes.ts";
 import { EtcdError, GrpcCode } from "../../base/errors.ts";
 import type { EtcdClient } from "../client.ts";
 import type { KeyValue, ValueInput } from "../coding.ts";
-import { type CallOptions, Deadline } from "../deadline.ts";
-import { ClientError, InvalidUseError } from "../errors.ts";
+import { type CallOptions, Deadline, pause } from "../deadline.ts";
+import { ClientError, canceledError, InvalidUseError } from "../errors.ts";
 import type { RangeOptions } from "../requests.ts";
 import { compare, op } from "../txn.ts";
-import type { WaitOptions } from "./session.ts";
+import type { Session, WaitOptions } from "./session.ts";
 import { Turns } from "./turns.ts";
 import { uniqueNanos } from "./unique-key.ts";
 
@@ -22,7 +23,35 @@ export interface QueueItem<V = string> {
 const LOOK_AHEAD = 8;
 const CREATE_ATTEMPTS = 10;
 
+/** Between attempts to learn what became of a taking. */
+const RETRY_MS = 250;
+
+/** Refusals that repeating does not change. */
+const FINAL_CODES: ReadonlySet<number> = new Set([
+  GrpcCode.InvalidArgument,
+  GrpcCode.NotFound,
+  GrpcCode.PermissionDenied,
+  GrpcCode.Unauthenticated,
+  GrpcCode.Unimplemented,
+  GrpcCode.FailedPrecondition,
+]);
+
 type Order = Pick<RangeOptions<string>, "sort">;
+
+export interface QueueOptions {
+  /**
+   * With a session no item is lost with an answer: each taking leaves a receipt, on the session's lease, by which a second attempt tells whether the first one took
+   * the item. A taking that has begun is then brought to its end, also when its signal is aborted meanwhile; only the end of the session ends it without result.
+   */
+  readonly session?: Pick<Session, "lease" | "lost" | "over"> | undefined;
+}
+
+/** By what a taker recognises its own takings. */
+interface Receipts {
+  readonly session: NonNullable<QueueOptions["session"]>;
+  readonly key: string;
+  taken: number;
+}
 
 /** What both kinds of queue do alike. */
 abstract class Queued<V, K> {
@@ -30,19 +59,23 @@ abstract class Queued<V, K> {
   /** In front of the keys of all items. */
   protected readonly prefix: string;
   readonly #order: Order;
+  readonly #receipts: Receipts | undefined;
   /** Takers of this process come one after the other, so that they do not all reach for the same item. */
   readonly #turns = new Turns();
 
-  constructor(client: EtcdClient<V, K>, name: string, order: Order) {
+  constructor(client: EtcdClient<V, K>, name: string, order: Order, { session }: QueueOptions) {
     this.client = client.withTextKeys();
     this.prefix = `${name}/`;
     this.#order = order;
+    // Beside the items, so that nobody takes it for one.
+    this.#receipts = session === undefined ? undefined : { session, key: `__${name}/taken/${uniqueNanos(client.clock)}`, taken: 0 };
   }
 
   /**
    * Takes the first item out, or waits for one.
    *
-   * An item is given to at most one taker. When the answer to the taking is lost (`mayHaveHappened`), the item may be gone with it.
+   * An item is given to at most one taker. Without a session (see {@link QueueOptions}) the item may be gone with the answer to the taking, if that is lost
+   * (`mayHaveHappened`).
    * @throws `canceled`, `deadline-exceeded`
    */
   async dequeue(options?: WaitOptions): Promise<QueueItem<V>> {
@@ -84,12 +117,46 @@ abstract class Queued<V, K> {
   }
 
   async #claim(kv: KeyValue<V, string>, signal: AbortSignal | undefined): Promise<boolean> {
+    if (this.#receipts !== undefined) {
+      // There is one receipt: one taking at a time. An aborted one does not begin.
+      const leave = await this.#turns.take("taking", signal);
+      try {
+        if (signal?.aborted === true) throw canceledError(signal);
+        return await this.#claimSurely(kv, this.#receipts);
+      } finally {
+        leave();
+      }
+    }
     const { succeeded } = await this.client
       .txn()
       .if(compare.modRevision(kv.key, "=", kv.modRevision))
       .do(op.delete(kv.key))
       .commit({ signal });
     return succeeded;
+  }
+
+  /** The attempt that took the item wrote the receipt in the same transaction; so one that finds its own receipt there comes second. */
+  async #claimSurely(kv: KeyValue<V, string>, receipts: Receipts): Promise<boolean> {
+    const { session, key } = receipts;
+    const { clock } = this.client;
+    receipts.taken += 1;
+    const mark = utf8Bytes(`${receipts.taken} ${kv.key}`);
+    const raw = this.client.raw();
+    for (;;) {
+      try {
+        const { succeeded, results } = await raw
+          .txn()
+          .if(compare.modRevision(kv.key, "=", kv.modRevision))
+          .do(op.delete(kv.key), op.put(key, mark, { lease: session.lease.id }))
+          .else(op.get(key))
+          .commit({ retry: "always", signal: session.lost });
+        return succeeded || (results[0] !== undefined && equalBytes(results[0].value, mark));
+      } catch (error) {
+        if (session.over.error !== undefined) throw session.over.error;
+        if (!EtcdError.is(error) || this.client.closed || FINAL_CODES.has(error.grpcCode) || error.reason === "no-space") throw error;
+      }
+      await pause(clock, RETRY_MS, session.lost);
+    }
   }
 
   async #untilPut(fromRevision: number, signal: AbortSignal): Promise<void> {
@@ -110,11 +177,11 @@ function itemOf<V>(kv: KeyValue<V, string>): QueueItem<V> {
 
 /** First in, first out. Items are keys `name/<nanoseconds>`; their order is that of their revisions. */
 export class Queue<V = string, K = string> extends Queued<V, K> {
-  constructor(client: EtcdClient<V, K>, name: string) {
-    super(client, name, { sort: { by: "modRevision" } });
+  constructor(client: EtcdClient<V, K>, name: string, options: QueueOptions = {}) {
+    super(client, name, { sort: { by: "modRevision" } }, options);
   }
 
-  /** Returns the item's key. A rejection may come after it was put in: see `mayHaveHappened`. */
+  /** Returns the item's key. A rejection may come after it was put in (see `mayHaveHappened`); with `retry: "always"` it may be put in twice. */
   async enqueue(value: ValueInput<V>, options?: CallOptions): Promise<string> {
     const encoded = this.client.encodeValue(value);
     for (let attempt = 0; attempt < CREATE_ATTEMPTS; attempt += 1) {
@@ -138,8 +205,8 @@ const NUMBER_DIGITS = 16;
  * priority.
  */
 export class PriorityQueue<V = string, K = string> extends Queued<V, K> {
-  constructor(client: EtcdClient<V, K>, name: string) {
-    super(client, name, { sort: { by: "key" } });
+  constructor(client: EtcdClient<V, K>, name: string, options: QueueOptions = {}) {
+    super(client, name, { sort: { by: "key" } }, options);
   }
 
   /** @param priority 0 to 65535: more would not sort as numbers */
