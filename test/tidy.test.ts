@@ -216,7 +216,7 @@ describe("sources", () => {
 describe("names", () => {
   it("are in kebab-case", () => {
     const ours = files.filter((path) => /^(src|test|scripts)\//.test(path) && !isForeign(path));
-    const good = /^[a-z0-9]+(-[a-z0-9]+)*(\.(test|contract|bench))?\.(ts|cts|mjs|json|jsonl|txt|md|html|css|js|svg)$/;
+    const good = /^[a-z0-9]+(-[a-z0-9]+)*(\.(test|contract|bench))?\.(ts|cts|mjs|json|jsonl|txt|md|html|css|js|svg|go|mod|sum)$/;
     expect(
       ours.filter(
         (path) =>

@@ -1,62 +1,10 @@
 import { createServer as createHttpServer, type IncomingMessage, type ServerResponse } from "node:http";
-import { type AddressInfo, connect as connectSocket, createServer, type Server, type Socket } from "node:net";
+import type { AddressInfo } from "node:net";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { createClient, httpJson, mayHaveHappened } from "../../src/client/index.ts";
 import { useTestEtcd } from "../../src/testing/index.ts";
 import { eventually, failureOf } from "./support.ts";
-
-/** A way through a TCP proxy that can be told to do harm. */
-class TcpProxy {
-  readonly #server: Server;
-  readonly #sockets = new Set<Socket>();
-  /** Swallows everything, in both directions, without a word. */
-  frozen = false;
-  /** Ends the connection instead of passing on what the server says. */
-  dropAnswers = false;
-  connections = 0;
-
-  private constructor(server: Server) {
-    this.#server = server;
-  }
-
-  static async to(endpoint: string): Promise<TcpProxy> {
-    const target = new URL(endpoint);
-    const server = createServer();
-    const proxy = new TcpProxy(server);
-    server.on("connection", (client) => {
-      proxy.connections += 1;
-      const upstream = connectSocket(Number(target.port), target.hostname);
-      for (const socket of [client, upstream]) {
-        proxy.#sockets.add(socket);
-        socket.on("error", () => socket.destroy());
-        socket.on("close", () => proxy.#sockets.delete(socket));
-      }
-      client.on("data", (data) => {
-        if (!proxy.frozen) upstream.write(data);
-      });
-      upstream.on("data", (data) => {
-        if (proxy.frozen) return;
-        if (proxy.dropAnswers) client.destroy();
-        else client.write(data);
-      });
-      client.on("close", () => upstream.destroy());
-      upstream.on("close", () => {
-        if (!proxy.frozen) client.destroy();
-      });
-    });
-    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-    return proxy;
-  }
-
-  get url(): string {
-    return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
-  }
-
-  async close(): Promise<void> {
-    for (const socket of this.#sockets) socket.destroy();
-    await new Promise((resolve) => this.#server.close(resolve));
-  }
-}
+import { TcpProxy } from "./tcp-proxy.ts";
 
 async function httpServer(
   handler: (request: IncomingMessage, response: ServerResponse) => void,

@@ -1,5 +1,6 @@
 /** What the tests of the client share: the ways to a member, and ways that break when told to. */
 
+import { grpc } from "../../src/client/grpc/index.ts";
 import { inProcess } from "../../src/client/in-process.ts";
 import {
   type CallContext,
@@ -26,6 +27,7 @@ export const WAYS: readonly Way[] = [
     connect: (etcd, options) =>
       localClient({ members: [{ name: "test", services: () => etcd.server.services }], clock: etcd.clock, ...options }),
   },
+  { name: "gRPC", connect: (etcd, options) => createClient({ endpoints: etcd.endpoints, transport: grpc(), ...options }) },
   { name: "HTTP/JSON", connect: (etcd, options) => createClient({ endpoints: etcd.endpoints, ...options }) },
 ];
 
