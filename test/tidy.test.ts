@@ -107,8 +107,8 @@ const TABLE: Readonly<Record<string, Readonly<Record<string, "all" | "types" | "
   "": { base: "all", api: "face", server: "face", client: "face", embed: "face" },
 };
 
-/** `start-etcd.ts` is loaded by itself, so that reading a configuration does not load the server. */
-const FACE = /^src\/[^/]+\/(index\.ts|.*\.contract\.ts)$|^src\/embed\/start-etcd\.ts$/;
+/** `start-etcd.ts` and `offline.ts` are loaded by themselves, so that reading a configuration does not load the server. */
+const FACE = /^src\/[^/]+\/(index\.ts|.*\.contract\.ts)$|^src\/embed\/(start-etcd|offline)\.ts$/;
 
 /** Which part may use which package. */
 const PACKAGES: Readonly<Record<string, RegExp>> = {

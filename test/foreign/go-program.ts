@@ -1,7 +1,7 @@
 /** The Go program in go-client/: building it where there is Go, and running it. */
 import { spawn, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, readdirSync, readFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
@@ -21,6 +21,8 @@ export function goProgram({ download }: { download: boolean }): { readonly progr
   if (existsSync(program)) return { program };
   const version = spawnSync("go", ["version"], { encoding: "utf8" });
   if (version.error !== undefined || version.status !== 0) return { missing: "there is no go" };
+  // What was built from earlier sources is not needed any more.
+  rmSync(BUILT, { recursive: true, force: true });
   mkdirSync(BUILT, { recursive: true });
   const env = download ? process.env : { ...process.env, GOPROXY: "off", GOTOOLCHAIN: "local" };
   const modules = spawnSync("go", ["mod", "download"], { cwd: MODULE, encoding: "utf8", timeout: BUILD_MS, env });
