@@ -10,6 +10,7 @@ import type { LeaseId, Term } from "../base/ids.ts";
 import type { Logger } from "../base/logger.ts";
 import type { Lessor } from "../lease/index.ts";
 import type { Proposals } from "./proposals.ts";
+import type { RaftDriver } from "./raft-driver.ts";
 import { raftRequest } from "./raft-request.ts";
 
 export interface LeaseKeeperOptions {
@@ -19,10 +20,10 @@ export interface LeaseKeeperOptions {
   lessor(): Lessor;
   isLeader(): boolean;
   term(): Term;
-  lastTickMs(): number;
+  /** See {@link RaftDriver.stalls}. */
+  stalls(): RaftDriver["stalls"];
   /** Resolves when a quorum has confirmed that this member leads. */
   confirmLeadership(signal?: AbortSignal): Promise<void>;
-  readonly heartbeatMs: number;
   readonly electionMs: number;
   readonly requestTimeoutMs: number;
   readonly checkpoint: boolean;
@@ -42,6 +43,8 @@ export class LeaseKeeper {
   #inFlight = 0;
   #due: LeaseId[] = [];
   #checkpointing = false;
+  /** Stalls up to which a quorum has confirmed the leadership since. */
+  #confirmedStalls = 0;
   /** Callers that renew an expired lease wait here for its end. */
   readonly #endWaiters = new Map<LeaseId, (() => void)[]>();
 
@@ -86,8 +89,7 @@ export class LeaseKeeper {
    */
   async renew(id: LeaseId, signal: AbortSignal | undefined): Promise<number> {
     const options = this.#options;
-    if (!options.isLeader()) throw rpcError("not-primary-lessor");
-    if (this.#stalled()) await this.#confirm(signal);
+    await this.ensureLeading(signal);
     for (;;) {
       const renewal = options.lessor().renew(id, options.clock.monotonicMs());
       switch (renewal.outcome) {
@@ -111,18 +113,31 @@ export class LeaseKeeper {
     }
   }
 
-  /** No tick for three heartbeats: the loop stood still, and others may have elected a leader meanwhile. */
-  #stalled(): boolean {
-    return this.#options.clock.monotonicMs() - this.#options.lastTickMs() > 3 * this.#options.heartbeatMs;
-  }
-
-  async #confirm(signal: AbortSignal | undefined): Promise<void> {
+  /**
+   * Before anything is said by this leader's clock. After a stall others may have elected a leader who counts anew, so a quorum has to confirm first that there is
+   * none (failure catalogue BL1).
+   * @throws not-primary-lessor when this member does not lead, or cannot prove it.
+   */
+  async ensureLeading(signal: AbortSignal | undefined): Promise<void> {
+    const options = this.#options;
+    if (!options.isLeader()) throw rpcError("not-primary-lessor");
+    if (!this.#stalled()) return;
     try {
-      await this.#options.confirmLeadership(signal);
+      await this.#confirm(signal);
     } catch (error) {
       throw rpcError("not-primary-lessor", { cause: error });
     }
-    if (!this.#options.isLeader()) throw rpcError("not-primary-lessor");
+    if (!options.isLeader()) throw rpcError("not-primary-lessor");
+  }
+
+  #stalled(): boolean {
+    return this.#options.stalls() !== this.#confirmedStalls;
+  }
+
+  async #confirm(signal?: AbortSignal): Promise<void> {
+    const stalls = this.#options.stalls();
+    await this.#options.confirmLeadership(signal);
+    this.#confirmedStalls = Math.max(this.#confirmedStalls, stalls);
   }
 
   async #clearCheckpoint(id: LeaseId): Promise<void> {
@@ -188,7 +203,7 @@ export class LeaseKeeper {
     const options = this.#options;
     const term = options.term();
     if (this.#stalled()) {
-      await options.confirmLeadership();
+      await this.#confirm();
       if (!options.isLeader() || options.term() !== term) return;
     }
     // Renewed while the leadership was being confirmed, or gone.

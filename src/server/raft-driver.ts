@@ -68,6 +68,10 @@ export class RaftDriver {
   readonly #tickCountClock: boolean;
   #ticker: Timer | undefined;
   #lastTickMs: number;
+  readonly #stallMs: number;
+  #aliveMs: number;
+  #aliveWallMs: number;
+  #stalls = 0;
   #pumpScheduled = false;
   #pumping = false;
   /** A snapshot is being installed: nothing else is taken out of the core meanwhile. */
@@ -90,6 +94,9 @@ export class RaftDriver {
     this.#electionTicks = options.electionTicks;
     this.#tickCountClock = options.mutants?.has("tick-count-clock") ?? false;
     this.#lastTickMs = options.clock.monotonicMs();
+    this.#stallMs = 3 * options.heartbeatMs;
+    this.#aliveMs = this.#lastTickMs;
+    this.#aliveWallMs = options.clock.wallMs();
     const status = options.raft.status();
     this.#term = status.term;
     this.#commit = status.commit;
@@ -111,13 +118,20 @@ export class RaftDriver {
     return this.#commit;
   }
 
-  /** Monotonic ms of the last tick: when it is long ago the event loop stalled, and what this member believes about its leadership is old. */
-  get lastTickMs(): number {
-    return this.#lastTickMs;
+  /**
+   * How often, up to now, this member stood still for more than three heartbeats. Whatever it believed before about its leadership is old then, and stays so after
+   * the next tick: the leader's check of its quorum looks at what was heard before the stall, too. The wall clock counts as well, because the monotonic one stands
+   * still in a machine that is suspended; that it was put forward costs no more than a confirmation.
+   */
+  get stalls(): number {
+    this.#noteStall();
+    return this.#stalls;
   }
 
   start(): void {
     this.#lastTickMs = this.#clock.monotonicMs();
+    this.#aliveMs = this.#lastTickMs;
+    this.#aliveWallMs = this.#clock.wallMs();
     this.#schedulePump();
     this.#ticker = this.#clock.timer(this.#heartbeatMs, () => this.#onTimer());
   }
@@ -234,6 +248,7 @@ export class RaftDriver {
     if (this.#stopped) return;
     const now = this.#clock.monotonicMs();
     const late = now - this.#lastTickMs;
+    this.#noteStall();
     let ticks = Math.max(1, Math.floor(late / this.#heartbeatMs));
     if (this.#tickCountClock) ticks = 1;
     if (this.#role === "leader" && late > 2 * this.#heartbeatMs) this.#hooks.onLateHeartbeat?.(late);
@@ -244,6 +259,14 @@ export class RaftDriver {
       this.#tick(ticks, now);
     }
     this.#ticker = this.#clock.timer(this.#heartbeatMs, () => this.#onTimer());
+  }
+
+  #noteStall(): void {
+    const now = this.#clock.monotonicMs();
+    const wall = this.#clock.wallMs();
+    if (now - this.#aliveMs > this.#stallMs || wall - this.#aliveWallMs > this.#stallMs) this.#stalls += 1;
+    this.#aliveMs = now;
+    this.#aliveWallMs = wall;
   }
 
   #tick(ticks: number, now: number): void {

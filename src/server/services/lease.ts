@@ -154,6 +154,7 @@ export async function timeToLiveHere(
   request: api.LeaseTimeToLiveRequest,
   signal: AbortSignal,
 ): Promise<api.LeaseTimeToLiveResponse> {
+  await core.leases.ensureLeading(signal);
   await core.caughtUp(signal);
   const id = request.id as LeaseId;
   const { lessor } = core.state;
