@@ -110,5 +110,6 @@ const nativeCrc32 = zlib?.crc32 ?? portable.crc32;
 
 /** CRC-32 (IEEE), native. `seed` continues an earlier sum, which is how records are chained. */
 export function crc32(bytes: Uint8Array, seed = 0): number {
-  return nativeCrc32(bytes, seed);
+  // zlib takes the null pointer that empty memory may have for "start anew" and answers 0.
+  return bytes.byteLength === 0 ? seed : nativeCrc32(bytes, seed);
 }
