@@ -143,6 +143,17 @@ export function resolveInitialCluster(
   if (untouched && (values.name !== DEFAULT_NAME || advertised.fromListeners)) {
     text = advertised.urls.map((url) => `${values.name === "" ? DEFAULT_NAME : values.name}=${url.text}`).join(",");
   }
+  return parseInitialCluster(text, (part, url) => {
+    if (url instanceof ValueError) problem("initial-cluster", `error setting up initial cluster: ${url.message}`, "start");
+    else checkPeerScheme("initial-cluster", url, part, problem);
+  });
+}
+
+/** `name=url,name=url`: each name once, with its URLs. `seen` is told each part and its URL, or why that is none; then it is left out. */
+export function parseInitialCluster(
+  text: string,
+  seen: (part: string, url: ParsedUrl | ValueError) => void,
+): ServerConfig["initialCluster"] {
   const members = new Map<string, string[]>();
   for (const part of text.split(",")) {
     if (part === "") continue;
@@ -153,11 +164,11 @@ export function resolveInitialCluster(
     members.set(name, urls);
     try {
       const url = parseUrl(raw);
-      checkPeerScheme("initial-cluster", url, part, problem);
+      seen(part, url);
       urls.push(url.text);
     } catch (error) {
       if (!(error instanceof ValueError)) throw error;
-      problem("initial-cluster", `error setting up initial cluster: ${error.message}`, "start");
+      seen(part, error);
     }
   }
   return [...members].map(([name, urls]) => ({ name, urls: urls.sort() }));

@@ -3,8 +3,8 @@
  * position of the log, and then its SHA-256. Formats: docs/FORMATS.md, "Backup".
  */
 import { createHash } from "node:crypto";
-import type { ClusterId } from "../base/ids.ts";
 import { decodeConfState, type State } from "./apply/state.ts";
+import type { BoltSource } from "./backup/bolt-reader.ts";
 import { BoltWriter, HEAD_BYTES } from "./backup/bolt-writer.ts";
 import { writeContents } from "./backup/contents.ts";
 import { abortError } from "./proposals.ts";
@@ -13,7 +13,6 @@ import type { SpoolFile, SpoolStorage } from "./snapshot/index.ts";
 export interface BackupOptions {
   readonly state: State;
   readonly storage: SpoolStorage;
-  readonly clusterId: ClusterId;
   /** Tells this backup apart from others under way: `[0-9a-z]{1,32}`. */
   readonly tag: string;
   readonly defer: (fn: () => void) => void;
@@ -25,30 +24,52 @@ const BLOB_BYTES = 32_768;
 const PENDING_BYTES_MAX = 256 * 1024;
 const READ_BYTES = 8 * BLOB_BYTES;
 
+/** A whole backup in the spool, without its digest. Remove it. */
+export interface SpooledBackup extends BoltSource {
+  remove(): Promise<void>;
+}
+
 /**
- * Blobs of at most 32 KiB; the last one is the digest of all others. `remainingBytes` counts what is still to come, without the digest. The whole
- * file goes through the spool first, because its head names the root of its trees, which is known last. Rejects, leaving nothing behind, with the
- * store's or the spool's error or the signal's reason.
+ * Writes the backup into the spool, from where it can be read in any order: its head names the root of its trees, which is known last. Rejects, leaving
+ * nothing behind, with the store's or the spool's error or the signal's reason.
  */
-export async function* writeBackup(options: BackupOptions): AsyncGenerator<{ blob: Uint8Array; remainingBytes: number }> {
-  const { state, storage, signal } = options;
-  const { snapshot, position, confState } = await state.writer.snapshot();
+export async function spoolBackup(options: BackupOptions): Promise<SpooledBackup> {
+  const { snapshot, position, confState } = await options.state.writer.snapshot();
   const name = `${position.index.toString(16).padStart(16, "0")}-${options.tag}.snap.out.tmp`;
   let file: SpoolFile | undefined;
   try {
-    let heads: Uint8Array;
-    try {
-      file = await storage.create(name);
-      heads = await spool(options, { snapshot, position, confState: decodeConfState(confState) }, file);
-    } finally {
-      await snapshot.close();
-    }
+    const spoolFile = await options.storage.create(name);
+    file = spoolFile;
+    const heads = await spool(options, { snapshot, position, confState: decodeConfState(confState) }, spoolFile);
+    return {
+      sizeBytes: HEAD_BYTES + spoolFile.sizeBytes,
+      read: async (at, length) => {
+        if (at >= HEAD_BYTES) return spoolFile.read(at - HEAD_BYTES, length);
+        const head = heads.subarray(at, at + length);
+        return length <= head.byteLength ? head : Buffer.concat([head, await spoolFile.read(0, length - head.byteLength)]);
+      },
+      remove: () => spoolFile.remove(),
+    };
+  } catch (error) {
+    await file?.remove();
+    throw error;
+  } finally {
+    await snapshot.close();
+  }
+}
+
+/**
+ * Blobs of at most 32 KiB; the last one is the digest of all others. `remainingBytes` counts what is still to come, without the digest. Rejects, leaving
+ * nothing behind, with the store's or the spool's error or the signal's reason.
+ */
+export async function* writeBackup(options: BackupOptions): AsyncGenerator<{ blob: Uint8Array; remainingBytes: number }> {
+  const { signal } = options;
+  const backup = await spoolBackup(options);
+  try {
     const digest = createHash("sha256");
-    let remaining = HEAD_BYTES + file.sizeBytes;
-    const total = remaining;
-    for (let at = 0; at < total; ) {
-      const bytes =
-        at === 0 ? Buffer.concat([heads, await file.read(0, READ_BYTES - HEAD_BYTES)]) : await file.read(at - HEAD_BYTES, READ_BYTES);
+    let remaining = backup.sizeBytes;
+    for (let at = 0; at < backup.sizeBytes; ) {
+      const bytes = await backup.read(at, READ_BYTES);
       if (bytes.byteLength === 0) throw new Error("the spooled backup became shorter");
       at += bytes.byteLength;
       for (let from = 0; from < bytes.byteLength; from += BLOB_BYTES) {
@@ -61,7 +82,7 @@ export async function* writeBackup(options: BackupOptions): AsyncGenerator<{ blo
     }
     yield { blob: digest.digest(), remainingBytes: 0 };
   } finally {
-    await file?.remove();
+    await backup.remove();
   }
 }
 

@@ -76,8 +76,9 @@ const TERM = 1;
  */
 export async function restoreBackup(options: RestoreOptions): Promise<Restored> {
   const founders = await foundersOf(options);
-  await refuseUsedDirectory(options.disk, "data-dir", options.dataDirectory);
-  await refuseUsedDirectory(options.disk, "wal-dir", options.walDirectory);
+  const { disk, dataDirectory, walDirectory } = options;
+  await refuseUsedDirectory(disk, dataDirectory, `data-dir "${dataDirectory}" not empty or could not be read`);
+  await refuseUsedDirectory(disk, walDirectory, `wal-dir "${walDirectory}" exists`);
   if (!options.skipHashCheck) await checkDigest(options.source, { required: true });
   const file = await BoltFile.open(options.source);
   const survey = await surveyOf(file, options);
@@ -127,14 +128,15 @@ async function foundersOf(options: RestoreOptions): Promise<Founders> {
   return { own, members, clusterId: clusterIdOf(ids), confState: { ...EMPTY_CONF_STATE, voters: ids } };
 }
 
-async function refuseUsedDirectory(disk: Disk, what: string, directory: string): Promise<void> {
+/** An empty directory is as good as none. */
+async function refuseUsedDirectory(disk: Disk, directory: string, refusal: string): Promise<void> {
   let names: readonly string[];
   try {
     names = (await disk.list(directory)) ?? [];
   } catch (error) {
-    throw new RestoreRefusedError(`${what} "${directory}" not empty or could not be read`, { cause: error });
+    throw new RestoreRefusedError(refusal, { cause: error });
   }
-  if (names.length > 0) throw new RestoreRefusedError(`${what} "${directory}" not empty or could not be read`);
+  if (names.length > 0) throw new RestoreRefusedError(refusal);
 }
 
 /** What is in the file, as far as it fits into memory, and what must be found again when it is restored. */

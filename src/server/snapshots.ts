@@ -243,7 +243,6 @@ export class Snapshots {
     yield* writeBackup({
       state,
       storage: this.#spoolStorage,
-      clusterId: this.#options.clusterId,
       tag: `backup${(++this.#backups).toString(36)}`,
       defer: this.#options.ports.defer,
       signal: signal === undefined ? this.#abort.signal : AbortSignal.any([signal, this.#abort.signal]),

@@ -11,7 +11,7 @@ describe("texts of Go", () => {
   });
 
   it("give sizes with two significant digits", () => {
-    expect([0, 9, 10, 999, 1000, 1049, 9949, 9950, 24_576, 999_999, 2_147_483_648, 10_737_418_240].map(siBytes)).toEqual([
+    expect([0, 9, 10, 999, 1000, 1049, 9949, 9950, 20_480, 21_500, 24_576, 999_999, 2_147_483_648, 10_737_418_240].map(siBytes)).toEqual([
       "0 B",
       "9 B",
       "10 B",
@@ -20,6 +20,8 @@ describe("texts of Go", () => {
       "1.0 kB",
       "9.9 kB",
       "10 kB",
+      "20 kB",
+      "22 kB",
       "25 kB",
       "1000 kB",
       "2.1 GB",

@@ -71,7 +71,13 @@ export function siBytes(bytes: number): string {
   if (bytes < 10) return `${bytes} B`;
   const power = Math.min(Math.floor(Math.log(bytes) / Math.log(1000) + 1e-12), SI_UNITS.length - 1);
   const value = Math.floor((bytes / 1000 ** power) * 10 + 0.5) / 10;
-  return `${value.toFixed(value < 10 ? 1 : 0)} ${SI_UNITS[power]}`;
+  return `${value < 10 ? value.toFixed(1) : halfToEven(value)} ${SI_UNITS[power]}`;
+}
+
+/** As Go rounds when it prints without decimals: 20.5 is 20, 21.5 is 22. */
+function halfToEven(value: number): number {
+  const below = Math.floor(value);
+  return value - below === 0.5 ? below + (below % 2) : Math.round(value);
 }
 
 /** A table as etcd's tools draw it: headings in the middle, cells to the right. */
