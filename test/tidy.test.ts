@@ -75,6 +75,7 @@ function importsOf(path: string): Import[] {
   }
   for (const [, raw = ""] of text.matchAll(/^import\s+"([^"]+)"/gm)) add(raw, false);
   for (const [, raw = ""] of text.matchAll(/\bimport\(\s*"([^"]+)"\s*\)/g)) add(raw, false);
+  for (const [, raw = ""] of text.matchAll(/\brequirePackage\(\s*"([^"]+)"\s*\)/g)) add(raw, false);
   return found;
 }
 

@@ -3,7 +3,8 @@
  * comma-separated string, TLS, discovery and socket settings are nested, unknown keys are not an error. The texts for wrong types are those of Go's JSON
  * decoder, because that is what operators find when they search for them.
  */
-import { LineCounter, parseDocument, type YAMLError } from "yaml";
+import type * as Yaml from "yaml";
+import { requirePackage } from "../base/require-system.ts";
 import { ConfigError, type ConfigProblem, type EtcdConfig } from "./config.ts";
 import { INTEGER_RANGES, ValueError } from "./go-values.ts";
 import {
@@ -80,6 +81,7 @@ export function toConfig(values: ReadonlyMap<SettingName, unknown>): EtcdConfig 
 const UNMARSHAL = "error unmarshaling JSON: while decoding JSON: json: ";
 
 function readYaml(text: string): unknown {
+  const { LineCounter, parseDocument } = requirePackage("yaml") as typeof Yaml;
   const lines = new LineCounter();
   const document = parseDocument(text, {
     // etcd's parser knows yes, no, on, off and 010 as YAML 1.1 does, but neither dates nor base 60.
@@ -106,7 +108,7 @@ function readYaml(text: string): unknown {
   }
 }
 
-function yamlText(error: YAMLError): string {
+function yamlText(error: Yaml.YAMLError): string {
   switch (error.code) {
     case "TAB_AS_INDENT":
     case "BAD_SCALAR_START":

@@ -5,9 +5,10 @@
  * Hot paths increment fields of the handles below (`metrics.puts.value++`); gauges about the state of other parts are asked for on a scrape, see
  * {@link ServerMetrics.bind}.
  */
-import { type Metric, Registry } from "prom-client";
+import type * as PromClient from "prom-client";
 import { ALL_METHODS } from "../api/index.ts";
 import { hexId, type MemberId } from "../base/ids.ts";
+import { requirePackage } from "../base/require-system.ts";
 import { type ProcessFacts, ProcessReader, processFamilies } from "./metrics-process.ts";
 import { RpcCounterFamily, RpcHandledFamily, RpcSecondsFamily, type RpcSeries, type RpcShape, rpcSeriesOf } from "./metrics-rpc.ts";
 import {
@@ -136,8 +137,8 @@ export interface ServerMetricsOptions {
 
 /** See the head of this file. Building one costs about a millisecond; it holds no timers and no handles. */
 export class ServerMetrics {
-  /** All families, for embedding programs that merge them with their own. A program may also register metrics of its own here. */
-  readonly registry = new Registry();
+  readonly #own: MetricFamily[] = [];
+  #registry: PromClient.Registry | undefined;
 
   // --- server ---
   readonly hasLeader = this.#gauge("etcd_server_has_leader", "1 when this member knows a leader.");
@@ -493,6 +494,16 @@ export class ServerMetrics {
     };
   }
 
+  /** All families, for embedding programs that merge them with their own. A program may also register metrics of its own here. Made when first asked for. */
+  get registry(): PromClient.Registry {
+    if (this.#registry === undefined) {
+      const { Registry } = requirePackage("prom-client") as typeof PromClient;
+      this.#registry = new Registry();
+      for (const family of this.#own) this.#registry.registerMetric(family as unknown as PromClient.Metric);
+    }
+    return this.#registry;
+  }
+
   /** Facts about the process, read now. The same object each time. */
   async processFacts(): Promise<Readonly<ProcessFacts>> {
     await this.#process.refresh();
@@ -502,9 +513,9 @@ export class ServerMetrics {
   /** The text of a scrape, families sorted by name. Rejects if a source throws. */
   async text(): Promise<string> {
     await this.#process.refresh();
-    const metrics = this.registry.getMetricsAsArray() as unknown as readonly unknown[];
+    const metrics: readonly unknown[] = this.#registry?.getMetricsAsArray() ?? this.#own;
     if (this.#families?.length !== metrics.length) {
-      const families = metrics.map((metric) => (isFamily(metric) ? metric : new ForeignFamily(metric as Metric)));
+      const families = metrics.map((metric) => (isFamily(metric) ? metric : new ForeignFamily(metric as PromClient.Metric)));
       this.#families = families.sort((a, b) => (a.name < b.name ? -1 : 1));
     }
     let text = "";
@@ -516,7 +527,7 @@ export class ServerMetrics {
   }
 
   #register<F extends MetricFamily>(family: F): F {
-    this.registry.registerMetric(family as unknown as Metric);
+    this.#own.push(family);
     return family;
   }
 

@@ -5,12 +5,13 @@
  * Encoding is msgpackr's; decoding is ours (see pack-reader.ts) and checks every type and range, so that a malformed message ends as
  * a {@link PeerFrameError} and never reaches raft (failure catalogue BR22, I14).
  */
-import { Packr, RESERVE_START_SPACE } from "msgpackr";
+import type * as Msgpackr from "msgpackr";
 import { assert, unreachable } from "../../base/assert.ts";
 import { utf8Bytes, utf8Text } from "../../base/bytes.ts";
 import type { GrpcCode } from "../../base/errors.ts";
 import { EtcdError } from "../../base/errors.ts";
 import type { MemberId } from "../../base/ids.ts";
+import { requirePackage } from "../../base/require-system.ts";
 import type { ConfState, Entry, EntryType, Message, SnapshotRequest } from "../../raft/index.ts";
 import { errorFields, PeerFrameError } from "./errors.ts";
 import { PackReader } from "./pack-reader.ts";
@@ -54,16 +55,26 @@ export const RECORDS: readonly (readonly string[])[] = [
   ["id", "sizeBytes", "message"],
 ];
 
-const packr = new Packr({
-  structures: RECORDS.map((fields) => [...fields]),
-  maxSharedStructures: RECORDS.length,
-  moreTypes: false,
-  useToJSON: false,
-});
+/** Loaded with the first message: a member that is alone sends none. */
+let packr: Msgpackr.Packr | undefined;
+/** msgpackr's RESERVE_START_SPACE. */
+let reserveStartSpace = 0;
 
 /** Encodes with `headerBytes` (at most 255) left free in front. */
 function pack(value: unknown, headerBytes: number): Uint8Array {
-  return packr.pack(value, RESERVE_START_SPACE + headerBytes);
+  packr ??= makePackr();
+  return packr.pack(value, reserveStartSpace + headerBytes);
+}
+
+function makePackr(): Msgpackr.Packr {
+  const { Packr, RESERVE_START_SPACE } = requirePackage("msgpackr") as typeof Msgpackr;
+  reserveStartSpace = RESERVE_START_SPACE;
+  return new Packr({
+    structures: RECORDS.map((fields) => [...fields]),
+    maxSharedStructures: RECORDS.length,
+    moreTypes: false,
+    useToJSON: false,
+  });
 }
 
 const ENTRY_TYPES: readonly EntryType[] = ["normal", "conf-change"];
