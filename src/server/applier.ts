@@ -123,7 +123,7 @@ export class Applier {
             loaded.then((pinned) => {
               if (this.#closed) return;
               try {
-                this.#execute(state, entries, requests, end);
+                this.#execute(state, entries, requests);
               } finally {
                 pinned.release();
               }
@@ -131,7 +131,7 @@ export class Applier {
           );
           return;
         }
-        this.#execute(state, entries, requests, end);
+        this.#execute(state, entries, requests);
       } catch (error) {
         this.#fatal(error);
         return;
@@ -152,13 +152,13 @@ export class Applier {
     }
   }
 
-  #execute(state: State, entries: readonly Entry[], requests: ReturnType<Executor["decode"]>, end: number): void {
+  /** `entries` are the first that wait. Where they lie in the queue may have changed while rows were read: `push` moves them. */
+  #execute(state: State, entries: readonly Entry[], requests: ReturnType<Executor["decode"]>): void {
     this.#options.executor.execute(state, entries, requests);
-    if (this.#queue.length <= end) {
+    this.#at += entries.length;
+    if (this.#at === this.#queue.length) {
       this.#queue = [];
       this.#at = 0;
-    } else {
-      this.#at = end;
     }
     this.#options.onApplied(state.appliedIndex);
     this.#wakeIndexWaiters();
