@@ -25,6 +25,14 @@ export function prepare() {
   });
 }
 
+/** Only installs, for what runs from the sources. */
+export function prepareModules() {
+  if (!installedIsOld()) return;
+  withLock(() => {
+    if (installedIsOld()) install();
+  });
+}
+
 /** Builds, whether it is needed or not. */
 export function rebuild() {
   withLock(() => {

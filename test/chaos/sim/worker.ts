@@ -1,0 +1,46 @@
+/** A process that runs seeds for main.ts, one at a time, so that a run that never ends can be ended, and both cores work. */
+import type { Plan } from "./plan.ts";
+import { type RunReport, runPlan } from "./run.ts";
+import { shrink } from "./shrink.ts";
+
+export type Task =
+  | { readonly kind: "run"; readonly plan: Plan; readonly mutants: readonly string[]; readonly verify: boolean }
+  | { readonly kind: "shrink"; readonly plan: Plan; readonly mutants: readonly string[]; readonly check: string; readonly runsMax: number };
+
+export type PlainReport = Omit<RunReport, "violation"> & {
+  readonly violation: { readonly check: string; readonly message: string } | undefined;
+};
+
+export type TaskResult =
+  | { readonly kind: "ran"; readonly report: PlainReport; readonly cpuMs: number }
+  | { readonly kind: "shrunk"; readonly plan: Plan; readonly message: string }
+  | { readonly kind: "crashed"; readonly message: string };
+
+export function plainReport(report: RunReport): PlainReport {
+  const { violation } = report;
+  return { ...report, violation: violation === undefined ? undefined : { check: violation.check, message: violation.message } };
+}
+
+async function perform(task: Task): Promise<TaskResult> {
+  const mutants = task.mutants.length === 0 ? undefined : new Set(task.mutants);
+  if (task.kind === "shrink") return { kind: "shrunk", ...(await shrink(task.plan, task.check, { mutants, runsMax: task.runsMax })) };
+  const before = process.cpuUsage();
+  const report = await runPlan(task.plan, { mutants, verify: task.verify });
+  const { user } = process.cpuUsage(before);
+  return { kind: "ran", report: plainReport(report), cpuMs: user / 1000 };
+}
+
+if (process.send !== undefined && process.argv[1]?.endsWith("worker.ts") === true) {
+  process.on("message", (task: Task) => {
+    perform(task)
+      .catch(
+        (error: unknown): TaskResult => ({
+          kind: "crashed",
+          message: error instanceof Error ? (error.stack ?? error.message) : String(error),
+        }),
+      )
+      .then((result) => process.send?.(result))
+      .catch(() => process.exit(1));
+  });
+  process.on("disconnect", () => process.exit(0));
+}
