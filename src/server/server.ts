@@ -529,7 +529,8 @@ export class Server {
         if (this.#stopped !== undefined || this.#leader !== NO_MEMBER) return;
         const { voters } = this.#state.confState;
         if (voters.length === 1 && voters[0] === this.memberId) this.#driver.campaign();
-        else this.#ports.defer(attempt);
+        // Not alone after all, as what was committed before shows: elections come in their own time.
+        else if (this.#state.appliedIndex < this.#driver.commit) this.#ports.defer(attempt);
       };
       const alone = this.#booted.fresh || this.#booted.soleMemberFrom > 0 || this.#state.confState.voters.length <= 1;
       if (alone) this.#ports.defer(attempt);
