@@ -210,9 +210,13 @@ async function restart(options: BootstrapOptions, lock: DirectoryLock, known: Id
       // A crash came between the creation of the log and its first entries: nothing was promised to anybody yet.
       return await foundAgain(options, lock, opened);
     }
+    const { memberId, clusterId } = contents.metadata;
+    const applied = state.membership.list();
+    // One that joined and has heard nothing yet still knows whom it was to join.
+    const members = applied.length > 0 ? applied : (known?.members ?? []);
+    refuseForeignData(config, members, memberId);
     const { storage, marker } = restoreLog(contents, state, config);
     if (marker !== undefined) await appendToWal(wal, { entries: [], snapshot: marker, mustSync: true });
-    const { memberId, clusterId } = contents.metadata;
     const soleMemberFrom = config.forceNewCluster ? await forceNewCluster(options, { wal, storage, state, memberId }) : 0;
     ports.logger.info(
       {
@@ -223,9 +227,6 @@ async function restart(options: BootstrapOptions, lock: DirectoryLock, known: Id
       },
       soleMemberFrom > 0 ? "forcing restart member" : "restarting local member",
     );
-    const applied = state.membership.list();
-    // One that joined and has heard nothing yet still knows whom it was to join.
-    const members = applied.length > 0 ? applied : (known?.members ?? []);
     const identity = await keepIdentity(options, contents.metadata, members, known);
     const peers = config.forceNewCluster ? [] : peersOf(members, memberId);
     return { memberId, clusterId, wal, storage, state, backend, lock, peers, fresh: false, identity, healing: undefined, soleMemberFrom };
@@ -532,6 +533,12 @@ async function join(options: BootstrapOptions, lock: DirectoryLock): Promise<Boo
   const known = matchMembers(members, remote);
   const self = known.find((member) => member.name === config.name);
   assert(self !== undefined, "the local member was matched");
+  if (self.clientUrls.length > 0) {
+    throw new BootstrapError(
+      `member ${hexId(self.id)} has already been bootstrapped: its data is gone, and it must not go on without what it promised. ` +
+        "Remove it from the cluster, add it again, and start it with an empty data directory",
+    );
+  }
   const metadata = { memberId: self.id, clusterId: remote.clusterId };
   const { backend, state } = await openFresh(options);
   try {
@@ -600,8 +607,30 @@ async function refuseIfRunning(options: BootstrapOptions, members: readonly Memb
   const others = members.filter((member) => member.id !== own.id).flatMap((member) => member.peerUrls);
   if (others.length === 0) return;
   const remote = await options.fetchMembers(others, PROBE_MS);
-  const known = remote?.members.find((member) => member.id === own.id);
+  if (remote === undefined) return;
+  const known = remote.members.find((member) => member.id === own.id);
   if (known !== undefined && known.clientUrls.length > 0) throw new BootstrapError(`member ${hexId(own.id)} has already been bootstrapped`);
+  const clusterId = clusterIdOf(members.map((member) => member.id));
+  if (remote.clusterId !== clusterId) {
+    throw new BootstrapError(
+      `cluster ID mismatch: the members that run at ${others.join(",")} are of cluster ${hexId(remote.clusterId)}, and this configuration makes ` +
+        `cluster ${hexId(clusterId)}: check --initial-cluster and --initial-cluster-token, or join them with --initial-cluster-state existing`,
+    );
+  }
+}
+
+/** The data of one member under the name and the URLs of another one: both would run under one id. */
+function refuseForeignData(config: ServerConfig, members: readonly MemberRecord[], memberId: MemberId): void {
+  const owner = members.find((member) => member.id === memberId);
+  const configured = members.find(({ id, name, peerUrls }) => id !== memberId && name === config.name && sameUrls(peerUrls, config));
+  if (owner === undefined || configured === undefined || owner.name === config.name) return;
+  throw new BootstrapError(
+    `the data directory is that of member ${hexId(owner.id)} ("${owner.name}"), but name and peer URLs are those of member ${hexId(configured.id)} ("${config.name}")`,
+  );
+}
+
+function sameUrls(urls: readonly string[], { initialAdvertisePeerUrls: own }: ServerConfig): boolean {
+  return urls.length === own.length && urls.every((url) => own.includes(url));
 }
 
 /** The configured members take over the ids of the running ones with the same URLs; the lists must be equally long. */

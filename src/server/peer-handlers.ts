@@ -64,6 +64,7 @@ export function createPeerHandlers(options: PeerHandlerOptions): PeerHandlers {
           version: SERVER_VERSION,
           leader: core.leader,
           raftTerm: core.term,
+          isLearner: core.isLearner,
         });
         return api.StatusResponse.encode(response);
       }

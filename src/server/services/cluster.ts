@@ -1,5 +1,6 @@
 import * as api from "../../api/index.ts";
 import { rpcError } from "../../api/rpc-errors.ts";
+import { EMPTY_BYTES } from "../../base/bytes.ts";
 import { EtcdError } from "../../base/errors.ts";
 import { type MemberId, NO_MEMBER } from "../../base/ids.ts";
 import { memberIdOf } from "../identity.ts";
@@ -11,6 +12,9 @@ import type { CallContext, ClusterService } from "./services.contract.ts";
 /** How long a peer must have been connected to count as healthy (server-config.md section 11). */
 const HEALTH_MS = 5000;
 const PROMOTE_SHARE = 0.9;
+/** How long the answer to a promotion waits for the promoted member to know of it. */
+const PROMOTED_THERE_MS = 1000;
+const PROMOTED_THERE_POLL_MS = 10;
 
 /** The Cluster service of api-semantics.md section 14. Its headers carry no revision. */
 export function createClusterService(core: ServiceCore): ClusterService {
@@ -120,7 +124,33 @@ export async function promoteHere(core: ServiceCore, id: MemberId, context: Call
     const started = voters.filter(isStarted).length + 1;
     if (started < quorum(voters.length + 1)) throw rpcError("not-enough-started-members");
   }
-  return core.proposeMemberChange({ action: "promote", member: bare(id) }, context);
+  const members = await core.proposeMemberChange({ action: "promote", member: bare(id) }, context);
+  await untilPromotedThere(core, id, context.signal);
+  return members;
+}
+
+/**
+ * The promotion is done when it is applied here, but until it is applied there the member refuses clients as a learner: who promotes a member and then talks to it
+ * should not see that. Waits for a moment only, and for nothing that cannot be had.
+ */
+async function untilPromotedThere(core: ServiceCore, id: MemberId, signal: AbortSignal | undefined): Promise<void> {
+  if (id === core.memberId) return;
+  const { clock } = core;
+  const ended = new AbortController();
+  const timer = clock.timer(PROMOTED_THERE_MS, () => ended.abort(rpcError("timeout")));
+  const either = signal === undefined ? ended.signal : AbortSignal.any([ended.signal, signal]);
+  try {
+    while (!either.aborted) {
+      const status = api.StatusResponse.decode(await core.askPeer(id, "status", EMPTY_BYTES, either));
+      if (!status.isLearner) return;
+      await new Promise<void>((resolve) => void clock.timer(PROMOTED_THERE_POLL_MS, resolve));
+    }
+  } catch (error) {
+    // It cannot be reached, which does not undo the promotion.
+    core.logger.debug({ error: String(error) }, "did not see the promotion arrive");
+  } finally {
+    timer.cancel();
+  }
 }
 
 function isStarted(member: MemberRecord): boolean {
