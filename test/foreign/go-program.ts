@@ -1,4 +1,4 @@
-/** The Go program in go-client/: building it where there is Go, and running it. */
+/** The Go programs in go-client/ and go-node/: building them where there is Go, and running them. */
 import { spawn, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
@@ -6,28 +6,34 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 
-const MODULE = fileURLToPath(new URL("./go-client", import.meta.url));
-const BUILT = fileURLToPath(new URL("../../.build/go-client", import.meta.url));
 const BUILD_MS = 600_000;
 
 /**
  * The built program, or why there is none. Built once for what its sources are now. Modules are fetched from the module proxy only with `download`; without
  * it they have to be in Go's cache.
  */
-export function goProgram({ download }: { download: boolean }): { readonly program: string } | { readonly missing: string } {
+export function goProgram({
+  download,
+  name = "go-client",
+}: {
+  download: boolean;
+  name?: "go-client" | "go-node";
+}): { readonly program: string } | { readonly missing: string } {
+  const sources = fileURLToPath(new URL(`./${name}`, import.meta.url));
+  const directory = fileURLToPath(new URL(`../../.build/${name}`, import.meta.url));
   const hash = createHash("sha256");
-  for (const name of readdirSync(MODULE).sort()) hash.update(`${name}\0`).update(readFileSync(join(MODULE, name)));
-  const program = join(BUILT, hash.digest("hex").slice(0, 16));
+  for (const file of readdirSync(sources).sort()) hash.update(`${file}\0`).update(readFileSync(join(sources, file)));
+  const program = join(directory, hash.digest("hex").slice(0, 16));
   if (existsSync(program)) return { program };
   const version = spawnSync("go", ["version"], { encoding: "utf8" });
   if (version.error !== undefined || version.status !== 0) return { missing: "there is no go" };
   // What was built from earlier sources is not needed any more.
-  rmSync(BUILT, { recursive: true, force: true });
-  mkdirSync(BUILT, { recursive: true });
+  rmSync(directory, { recursive: true, force: true });
+  mkdirSync(directory, { recursive: true });
   const env = download ? process.env : { ...process.env, GOPROXY: "off", GOTOOLCHAIN: "local" };
-  const modules = spawnSync("go", ["mod", "download"], { cwd: MODULE, encoding: "utf8", timeout: BUILD_MS, env });
+  const modules = spawnSync("go", ["mod", "download"], { cwd: sources, encoding: "utf8", timeout: BUILD_MS, env });
   if (modules.status !== 0) return { missing: `its modules cannot be had: ${modules.stderr.trim().slice(0, 300)}` };
-  const built = spawnSync("go", ["build", "-o", program, "."], { cwd: MODULE, encoding: "utf8", timeout: BUILD_MS, env });
+  const built = spawnSync("go", ["build", "-o", program, "."], { cwd: sources, encoding: "utf8", timeout: BUILD_MS, env });
   if (built.status !== 0) throw new Error(`cannot build the Go client: ${built.stderr}`);
   return { program };
 }
