@@ -1,6 +1,8 @@
 /** Active alarms: replicated, one row each, changed by applied entries only. */
 import { AlarmType } from "../api/index.ts";
 import { type BackendBatch, RowSpace } from "../backend/index.ts";
+import { EMPTY_BYTES } from "../base/bytes.ts";
+import { openRow, sealRow } from "./checked-row.ts";
 
 export interface ActiveAlarm {
   readonly memberId: bigint;
@@ -23,8 +25,10 @@ export class Alarms {
   /** By type, then by member. */
   readonly #active = new Map<string, ActiveAlarm>();
 
+  /** @throws BackendBrokenError when a row is not what was written. */
   load(rows: Iterable<readonly [Uint8Array, Uint8Array]>): void {
-    for (const [key] of rows) {
+    for (const [key, value] of rows) {
+      openRow(key, value, "the row of an alarm");
       const view = new DataView(key.buffer, key.byteOffset, key.byteLength);
       const alarm = { alarm: view.getInt32(1), memberId: view.getBigUint64(5) };
       this.#active.set(mapKey(alarm), alarm);
@@ -53,7 +57,8 @@ export class Alarms {
     const key = mapKey(alarm);
     if (!this.#active.has(key)) {
       this.#active.set(key, alarm);
-      batch.put(rowKey(alarm), new Uint8Array(0));
+      const row = rowKey(alarm);
+      batch.put(row, sealRow(row, EMPTY_BYTES));
     }
     return [alarm];
   }

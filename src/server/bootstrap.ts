@@ -160,6 +160,7 @@ async function openExisting(options: BootstrapOptions): Promise<Opened> {
     directory: config.walDirectory,
     clock: ports.clock,
     logger: ports.logger,
+    ...segmentSize(config),
     ...(config.mutants === undefined ? {} : { mutants: config.mutants }),
     ...options.walHooks,
   });

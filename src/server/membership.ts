@@ -6,9 +6,10 @@ import { Member } from "../api/index.ts";
 import { rpcError } from "../api/rpc-errors.ts";
 import { type BackendBatch, RowSpace } from "../backend/index.ts";
 import { assert } from "../base/assert.ts";
-import { concatBytes } from "../base/bytes.ts";
+import { concatBytes, EMPTY_BYTES } from "../base/bytes.ts";
 import type { EtcdError } from "../base/errors.ts";
-import type { MemberId } from "../base/ids.ts";
+import { hexId, type MemberId } from "../base/ids.ts";
+import { openRow, sealRow } from "./checked-row.ts";
 
 export interface MemberRecord {
   readonly id: MemberId;
@@ -92,15 +93,16 @@ export class Membership {
     this.#learnersMax = options.learnersMax;
   }
 
-  /** Rows below {@link MEMBER_ROWS}. */
+  /** Rows below {@link MEMBER_ROWS}. @throws BackendBrokenError when one is not what was written. */
   load(rows: Iterable<readonly [Uint8Array, Uint8Array]>): void {
     for (const [key, value] of rows) {
       const id = new DataView(key.buffer, key.byteOffset, key.byteLength).getBigUint64(2) as MemberId;
       if (key[1] === REMOVED) {
         this.#removed.add(id);
+        openRow(key, value, `the row of the removed member ${hexId(id)}`);
       } else {
         assert(key[1] === ACTIVE, "a member row is active or removed", { kind: key[1] });
-        this.#members.set(id, fromMessage(Member.decode(value)));
+        this.#members.set(id, fromMessage(Member.decode(openRow(key, value, `the row of member ${hexId(id)}`))));
       }
     }
   }
@@ -184,7 +186,7 @@ export class Membership {
         this.#members.delete(id);
         this.#removed.add(id);
         batch.delete(rowKey(ACTIVE, id));
-        batch.put(rowKey(REMOVED, id), new Uint8Array(0));
+        batch.put(rowKey(REMOVED, id), sealRow(rowKey(REMOVED, id), EMPTY_BYTES));
         return;
       default:
         change.action satisfies never;
@@ -200,7 +202,8 @@ export class Membership {
 
   #put(record: MemberRecord, batch: BackendBatch): void {
     this.#members.set(record.id, record);
-    batch.put(rowKey(ACTIVE, record.id), encodeRecord(record));
+    const key = rowKey(ACTIVE, record.id);
+    batch.put(key, sealRow(key, encodeRecord(record)));
   }
 
   #urlTaken(candidate: MemberRecord): boolean {

@@ -206,7 +206,7 @@ export class Server {
     this.#state = booted.state;
     this.#requestTimeoutMs = 5000 + 2 * config.electionMs;
     this.#lastLeaderChangeMs = clock.monotonicMs();
-    this.#ids = new RequestIdGenerator(booted.memberId, clock.wallMs());
+    this.#ids = new RequestIdGenerator(booted.memberId, ports.random);
     this.#settleReady = { resolve: () => undefined, reject: () => undefined };
     this.ready = new Promise((resolve, reject) => {
       this.#settleReady = { resolve, reject };

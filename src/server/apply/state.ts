@@ -5,13 +5,13 @@
 import { AUTH_ROWS, AuthStore, CorruptAuthRowError } from "../../auth/index.ts";
 import { type Backend, type BackendRange, type BackendRow, RowSpace } from "../../backend/index.ts";
 import { type KeyString, utf8Bytes, utf8Text } from "../../base/bytes.ts";
-import { EtcdError, GrpcCode } from "../../base/errors.ts";
 import type { LeaseId, LogIndex, MemberId, Term } from "../../base/ids.ts";
-import { decodeLeaseRow, LEASE_ROWS, Lessor, minimumTtlSeconds } from "../../lease/index.ts";
+import { CorruptLeaseRowError, decodeLeaseRow, LEASE_ROWS, type LeaseRow, Lessor, minimumTtlSeconds } from "../../lease/index.ts";
 import { MvccStore } from "../../mvcc/index.ts";
 import type { ConfState } from "../../raft/index.ts";
 import { ALARM_ROWS, Alarms } from "../alarms.ts";
 import { type BackendPosition, BackendWriter, readPosition } from "../backend-writer.ts";
+import { BackendBrokenError, openRow, sealRow } from "../checked-row.ts";
 import { MEMBER_ROWS, Membership } from "../membership.ts";
 import { APPLIED_KEY, CHECKPOINT_KEY, CLUSTER_VERSION_KEY, CONF_STATE_KEY, DOWNGRADE_KEY, SIZE_KEY } from "../meta-rows.ts";
 
@@ -21,13 +21,7 @@ export interface DowngradeInfo {
   readonly targetVersion: string;
 }
 
-/** The backend's content cannot be trusted: rows are missing or altered. The member must be rebuilt from its log or its peers. */
-export class BackendBrokenError extends EtcdError {
-  constructor(why: string) {
-    super("backend-broken", GrpcCode.DataLoss, `the store in the data directory is damaged: ${why}`);
-    this.name = "BackendBrokenError";
-  }
-}
+export { BackendBrokenError } from "../checked-row.ts";
 
 export interface StateOptions {
   readonly backend: Backend;
@@ -115,7 +109,7 @@ export class State {
     const alarms = new Alarms();
     alarms.load(await allRows(backend, ALARM_ROWS));
     const auth = await openAuth(backend);
-    const leaseRows = (await allRows(backend, LEASE_ROWS)).map(([key, value]) => decodeLeaseRow(key, value));
+    const leaseRows = await readLeases(backend);
     const lessor = new Lessor({
       minTtlSeconds: minimumTtlSeconds(Math.floor(options.electionMs / options.heartbeatMs), options.heartbeatMs),
       ...(options.mutants === undefined ? {} : { mutants: options.mutants }),
@@ -137,9 +131,9 @@ export class State {
     if (checkpoint !== undefined) writer.resumeBehindCheckpoint(checkpoint);
     return new State(backend, writer, store, lessor, membership, alarms, auth, read.position, {
       confState,
-      clusterVersion: versionBytes === undefined ? undefined : utf8Text(versionBytes),
+      clusterVersion: decodeClusterVersion(versionBytes),
       downgrade: decodeDowngrade(await backend.get(DOWNGRADE_KEY)),
-      sizeHighWater: sizeBytes === undefined ? 0 : Number(utf8Text(sizeBytes)),
+      sizeHighWater: sizeBytes === undefined ? 0 : Number(utf8Text(openRow(SIZE_KEY, sizeBytes, "the size"))),
     });
   }
 
@@ -150,12 +144,12 @@ export class State {
 
   setClusterVersion(version: string): void {
     this.clusterVersion = version;
-    this.writer.batch.put(CLUSTER_VERSION_KEY, utf8Bytes(version));
+    this.writer.batch.put(CLUSTER_VERSION_KEY, sealRow(CLUSTER_VERSION_KEY, utf8Bytes(version)));
   }
 
   setDowngrade(info: DowngradeInfo): void {
     this.downgrade = info;
-    this.writer.batch.put(DOWNGRADE_KEY, utf8Bytes(JSON.stringify(info)));
+    this.writer.batch.put(DOWNGRADE_KEY, sealRow(DOWNGRADE_KEY, utf8Bytes(JSON.stringify(info))));
   }
 
   /** Logical bytes really used. */
@@ -182,7 +176,7 @@ export class State {
 
   /** Remembers the high-water mark across restarts; called at checkpoints. */
   saveSize(): void {
-    this.writer.batch.put(SIZE_KEY, utf8Bytes(String(this.sizeAllocated)));
+    this.writer.batch.put(SIZE_KEY, sealRow(SIZE_KEY, utf8Bytes(String(this.sizeAllocated))));
     this.writer.touch();
   }
 
@@ -203,6 +197,15 @@ async function openAuth(backend: Backend): Promise<AuthStore> {
   }
 }
 
+async function readLeases(backend: Backend): Promise<LeaseRow[]> {
+  try {
+    return (await allRows(backend, LEASE_ROWS)).map(([key, value]) => decodeLeaseRow(key, value));
+  } catch (error) {
+    if (error instanceof CorruptLeaseRowError) throw new BackendBrokenError(error.message);
+    throw error;
+  }
+}
+
 export async function allRows(backend: Backend, range: BackendRange): Promise<BackendRow[]> {
   const rows: BackendRow[] = [];
   const iterator = backend.iterate(range);
@@ -214,23 +217,23 @@ export async function allRows(backend: Backend, range: BackendRange): Promise<Ba
   return rows;
 }
 
-/** JSON with decimal ids. */
+/** JSON with decimal ids, and its checksum. */
 export function encodeConfState(confState: ConfState): Uint8Array {
   const ids = (list: readonly MemberId[]): string[] => list.map(String);
-  return utf8Bytes(
-    JSON.stringify({
-      voters: ids(confState.voters),
-      votersOutgoing: ids(confState.votersOutgoing),
-      learners: ids(confState.learners),
-      learnersNext: ids(confState.learnersNext),
-      autoLeave: confState.autoLeave,
-    }),
-  );
+  const json = JSON.stringify({
+    voters: ids(confState.voters),
+    votersOutgoing: ids(confState.votersOutgoing),
+    learners: ids(confState.learners),
+    learnersNext: ids(confState.learnersNext),
+    autoLeave: confState.autoLeave,
+  });
+  return sealRow(CONF_STATE_KEY, utf8Bytes(json));
 }
 
+/** @throws BackendBrokenError when it is not what was written. */
 export function decodeConfState(bytes: Uint8Array | undefined): ConfState {
   if (bytes === undefined) return EMPTY_CONF_STATE;
-  const parsed = JSON.parse(utf8Text(bytes)) as {
+  const parsed = JSON.parse(utf8Text(openRow(CONF_STATE_KEY, bytes, "the configuration of the members"))) as {
     voters: string[];
     votersOutgoing: string[];
     learners: string[];
@@ -247,9 +250,15 @@ export function decodeConfState(bytes: Uint8Array | undefined): ConfState {
   };
 }
 
+/** @throws BackendBrokenError when it is not what was written. */
 export function decodeDowngrade(bytes: Uint8Array | undefined): DowngradeInfo {
   if (bytes === undefined) return { enabled: false, targetVersion: "" };
-  return JSON.parse(utf8Text(bytes)) as DowngradeInfo;
+  return JSON.parse(utf8Text(openRow(DOWNGRADE_KEY, bytes, "the state of the downgrade"))) as DowngradeInfo;
+}
+
+/** Undefined until the leader has decided it. @throws BackendBrokenError when it is not what was written. */
+export function decodeClusterVersion(bytes: Uint8Array | undefined): string | undefined {
+  return bytes === undefined ? undefined : utf8Text(openRow(CLUSTER_VERSION_KEY, bytes, "the version of the cluster"));
 }
 
 /** Rows a state snapshot for another member carries: everything but the chain and this member's own positions. */

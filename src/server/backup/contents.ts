@@ -7,7 +7,7 @@ import { decodeLeaseRow, LEASE_ROWS } from "../../lease/index.ts";
 import { compactionMarks, EtcdRows, REVISION_ROWS, revisionKey } from "../../mvcc/index.ts";
 import type { ConfState } from "../../raft/index.ts";
 import { ALARM_ROWS, Alarms } from "../alarms.ts";
-import { decodeDowngrade } from "../apply/state.ts";
+import { decodeClusterVersion, decodeDowngrade } from "../apply/state.ts";
 import type { BackendPosition } from "../backend-writer.ts";
 import { STORAGE_VERSION } from "../config.ts";
 import { MEMBER_ROWS, Membership } from "../membership.ts";
@@ -76,7 +76,7 @@ export async function writeContents(options: ContentsOptions): Promise<void> {
   const clusterVersion = metaRow(CLUSTER_VERSION_KEY);
   const downgrade = metaRow(DOWNGRADE_KEY);
   const cluster: Pair[] = [];
-  if (clusterVersion !== undefined) cluster.push([CLUSTER_KEYS.version, clusterVersion]);
+  if (clusterVersion !== undefined) cluster.push([CLUSTER_KEYS.version, utf8Bytes(decodeClusterVersion(clusterVersion) ?? "")]);
   if (downgrade !== undefined) cluster.push([CLUSTER_KEYS.downgrade, downgradeJson(decodeDowngrade(downgrade))]);
   bucket("cluster", cluster);
 
