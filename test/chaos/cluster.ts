@@ -19,7 +19,10 @@ export interface ClusterOptions {
   readonly kind: ServerKind;
   readonly size: number;
   readonly portBase: number;
+  /** For logs, and for data if nothing else is said. */
   readonly directory: string;
+  /** For the data of some members, by their names. */
+  readonly dataDirectories?: Readonly<Record<string, string>>;
   /** For every member. */
   readonly flags?: readonly string[];
   readonly token: string;
@@ -78,7 +81,7 @@ export class Cluster {
   }
 
   #spec(slot: number): MemberSpec {
-    const { portBase, directory, proxies } = this.#options;
+    const { portBase, directory, dataDirectories, proxies } = this.#options;
     this.#made += 1;
     const name = `n${this.#made}`;
     const port = portBase + PORTS_EACH * slot;
@@ -87,7 +90,7 @@ export class Cluster {
       clientUrl: `http://127.0.0.1:${port}`,
       peerUrl: `http://127.0.0.1:${port + 1}`,
       ...(proxies === true ? { peerListenUrl: `http://127.0.0.1:${port + 2}` } : {}),
-      dataDir: join(directory, name),
+      dataDir: dataDirectories?.[name] ?? join(directory, name),
     };
   }
 

@@ -68,6 +68,11 @@ export class LeaseLoad {
     return this.#held.filter(({ key }) => this.#deletedAt.has(key)).length;
   }
 
+  /** Keys that are known to hang on a lease and are still there. */
+  get attachedLeft(): number {
+    return this.#held.filter(({ key, attached }) => attached && !this.#deletedAt.has(key)).length;
+  }
+
   async #hold(holder: number, random: Random): Promise<void> {
     const http = new HttpCaller(1);
     const client = new RecordingClient(FIRST_CLIENT + holder, this.#options.history, CALL_MS);

@@ -55,8 +55,8 @@ export class Stage {
     this.portBase = options.portBase;
   }
 
-  cluster(size: number, options: Partial<Pick<ClusterOptions, "flags" | "proxies" | "directory" | "portBase">> = {}): Cluster {
-    const directory = options.directory ?? join(this.directory, `cluster-${this.#clusters.length + 1}`);
+  cluster(size: number, options: Partial<Pick<ClusterOptions, "flags" | "proxies" | "dataDirectories" | "portBase">> = {}): Cluster {
+    const directory = join(this.directory, `cluster-${this.#clusters.length + 1}`);
     // No two clusters may take each other's members for their own, whatever is left of earlier runs.
     const token = `chaos-${process.pid}-${this.seed}-${this.#clusters.length}`;
     const cluster = new Cluster({ kind: this.kind, size, portBase: this.portBase, token, ...options, directory });

@@ -1,6 +1,6 @@
 /** Data directories on a small file system that is filled to the last byte. */
 import { spawnSync } from "node:child_process";
-import { closeSync, mkdirSync, openSync, rmSync, writeSync } from "node:fs";
+import { closeSync, cpSync, mkdirSync, openSync, rmSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { sleep, until } from "../../support/server-process.ts";
 import type { Cluster, Member } from "../cluster.ts";
@@ -38,103 +38,109 @@ class SmallDisk {
     rmSync(join(this.path, "filler"), { force: true });
   }
 
-  unmount(): void {
+  /** Everything on it is gone then; with `keep` it is copied there before. */
+  unmount(keep?: string): void {
+    this.free();
+    if (keep !== undefined) cpSync(this.path, keep, { recursive: true });
     spawnSync("umount", ["-l", this.path]);
   }
 }
 
+/** Room for the log's segments, which are made in advance, and little else. */
 const DISK_MB = 256;
 
-/** What a member with a full disk does: goes on, or ends with a clear word. */
-async function watchFullMember(stage: Stage, cluster: Cluster, member: Member): Promise<void> {
-  const ending = await Promise.race([member.process?.ended, sleep(15_000)]);
-  const output = cluster.output(member);
-  const line = output.split("\n").findLast((text) => /no space|ENOSPC|disk is full/i.test(text));
-  stage.note(
-    `with a full disk ${member.name} ${ending === undefined ? "goes on" : `ended with status ${ending.code}`}; it says: ${line?.slice(0, 220) ?? "nothing"}`,
-  );
-  stage.require(line !== undefined, "the member does not say that its disk is full");
+interface Victim {
+  readonly stage: Stage;
+  readonly cluster: Cluster;
+  readonly member: Member;
+  readonly disk: SmallDisk;
+  readonly load: Load;
 }
 
-/** When there is room again: by itself, or after a restart. */
-async function afterwards(stage: Stage, cluster: Cluster, member: Member, load: Load): Promise<void> {
+async function withSmallDisk(stage: Stage, size: number, padding: number, run: (victim: Victim) => Promise<void>): Promise<void> {
+  const disk = new SmallDisk(join(stage.directory, "small"), DISK_MB);
+  let keep: string | undefined = join(stage.directory, "small-copy");
+  try {
+    const cluster = stage.cluster(size, { flags: ["--snapshot-count", "500"], dataDirectories: { n1: join(disk.path, "data") } });
+    await cluster.startAll();
+    await run({ stage, cluster, member: cluster.member("n1"), disk, load: stage.load(cluster, { clients: 8 + size, padding }) });
+    keep = undefined;
+  } finally {
+    await stage.close();
+    disk.unmount(keep);
+  }
+}
+
+/** Fills the disk, waits until clients and the log hear of it, leaves it so for a while, and frees it. The member must serve again by itself. */
+async function fillAndFree({ stage, cluster, member, disk, load }: Victim, meanwhile: () => Promise<unknown>): Promise<void> {
+  const isOurs = stage.kind.name === "holdfast";
+  const from = performance.now();
+  const written = cluster.output(member).length;
+  disk.fill();
+  const line = await until(`${member.name} says that its disk is full`, 60_000, () =>
+    cluster
+      .output(member)
+      .slice(written)
+      .split("\n")
+      .find((text) => /no space|out of space|ENOSPC|disk is full/i.test(text)),
+  );
+  stage.note(`${member.name} says: ${line.slice(0, 200)}`);
+  if (isOurs) {
+    const told = await until("clients are told that there is no space", 60_000, () =>
+      load.workload.history.findLast((one) => one.member === member.name && one.call > from && /space/i.test(one.why)),
+    );
+    stage.note(`clients are told: ${told.why}`);
+    const health = await fetch(`${member.spec.clientUrl}/health`, { signal: AbortSignal.timeout(5000) });
+    stage.require(health.status === 503, `the health of a member without space is ${health.status} ${await health.text()}`);
+  }
+  await meanwhile();
+  disk.free();
   const freed = performance.now();
-  let restarted = false;
   await until(`${member.name} takes writes again`, 60_000, async () => {
-    if (!member.isRunning) {
-      restarted = true;
-      await cluster.start(member);
-    }
+    // The reference ends, and somebody starts it again.
+    if (!isOurs && !member.isRunning) await cluster.start(member);
     return load.workload.history.findLast(
       (one) => one.member === member.name && one.outcome === "yes" && one.call > freed && one.exchange.kind === "put",
     );
   });
-  stage.note(
-    `there is room: ${member.name} takes writes again ${restarted ? "after a restart" : "by itself"}, ${Math.round(performance.now() - freed)} ms later`,
-  );
+  stage.require(!isOurs || (member.isRunning && member.run === 1), `${member.name} has ended`);
+  stage.note(`there is room: ${member.name} takes writes again by itself, ${Math.round(performance.now() - freed)} ms later`);
 }
 
 export const DISK_FULL_SCENARIOS: readonly Scenario[] = [
   {
     name: "disk-full",
     about:
-      "a lone member's disk is filled to the last byte under load, freed, and filled again: nothing acknowledged is lost, and it says what is wrong",
+      "a lone member's disk is filled to the last byte under load, freed, and filled again: nothing acknowledged is lost, it says what is wrong and serves again by itself",
     quick: true,
-    async run(stage) {
-      const disk = new SmallDisk(join(stage.directory, "small"), DISK_MB);
-      try {
-        const cluster = stage.cluster(1, { directory: join(disk.path, "members"), flags: ["--snapshot-count", "500"] });
-        const [member] = cluster.list;
-        if (member === undefined) return;
-        await cluster.startAll();
-        const load = stage.load(cluster, { clients: 8, padding: 20_000 });
-        for (let round = 0; round < (stage.long ? 5 : 2); round += 1) {
-          await load.progress(200);
-          disk.fill();
-          await watchFullMember(stage, cluster, member);
-          disk.free();
-          await afterwards(stage, cluster, member, load);
+    run: (stage) =>
+      withSmallDisk(stage, 1, 20_000, async (victim) => {
+        const { cluster, member, disk, load } = victim;
+        for (let round = 0; round < (stage.long ? 6 : 2); round += 1) {
+          await load.progress(150);
+          await fillAndFree(victim, () => sleep(stage.random.below(3000)));
         }
         // Killed in the state in which it ran out.
         await load.progress(100);
         disk.fill();
-        await sleep(1000);
+        await sleep(500 + stage.random.below(1500));
         await cluster.kill(member);
         disk.free();
         await cluster.start(member);
         stage.requireGood(await load.verdict());
-      } finally {
-        await stage.close();
-        disk.unmount();
-      }
-    },
+      }),
   },
   {
     name: "disk-full-follower",
-    about: "three members, the disk of one is full: the others go on, it comes back when there is room",
+    about: "three members, the disk of one is full: the others go on, it comes back by itself when there is room",
     quick: false,
-    async run(stage) {
-      const disk = new SmallDisk(join(stage.directory, "small"), DISK_MB);
-      try {
-        const cluster = stage.cluster(3, { flags: ["--snapshot-count", "500"] });
-        const [member] = cluster.list;
-        if (member === undefined) return;
-        (member.spec as { dataDir: string }).dataDir = join(disk.path, "data");
-        await cluster.startAll();
-        const load = stage.load(cluster, { clients: 9, padding: 5000 });
-        for (let round = 0; round < 3; round += 1) {
-          await load.progress(200);
-          disk.fill();
-          await watchFullMember(stage, cluster, member);
-          await load.progress(200);
-          disk.free();
-          await afterwards(stage, cluster, member, load);
+    run: (stage) =>
+      withSmallDisk(stage, 3, 5000, async (victim) => {
+        for (let round = 0; round < 4; round += 1) {
+          await victim.load.progress(200);
+          await fillAndFree(victim, () => victim.load.progress(round % 2 === 0 ? 200 : 1500));
         }
-        stage.requireGood(await load.verdict());
-      } finally {
-        await stage.close();
-        disk.unmount();
-      }
-    },
+        stage.requireGood(await victim.load.verdict());
+      }),
   },
 ];
