@@ -8,8 +8,7 @@ import { describe, expect, it } from "vitest";
 import { silentLogger } from "../../src/base/logger.ts";
 import { startEtcd } from "../../src/embed/start-etcd.ts";
 import { ORACLE_ETCD, ORACLE_MISSING, OracleEtcd } from "../support/oracle-etcd.ts";
-import { parseScript, SCRIPT, type Step } from "./steps.ts";
-import { normalised, type RunResult, runCtl, runProgram } from "./support.ts";
+import { type Answer, answersOf, ourTool, programTool } from "./answers.ts";
 
 const ORACLE_CTL = process.env.HOLDFAST_ORACLE_ETCDCTL;
 const CTL_MISSING = "HOLDFAST_ORACLE_ETCDCTL does not name an etcdctl binary";
@@ -18,45 +17,12 @@ const GOLDEN = new URL("../golden/ctl/answers.jsonl", import.meta.url);
 const PORT = 23_500;
 const DEADLINE_MS = 180_000;
 
-interface Answer {
-  readonly line: string;
-  readonly status: number;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
-type Run = (words: readonly string[], step: Step) => Promise<RunResult>;
-
-async function answersOf(run: Run, port: number): Promise<Answer[]> {
-  const endpoint = `127.0.0.1:${port}`;
-  const places = { [`127.0.0.1:${port + 1}`]: "<peer>", [endpoint]: "<endpoint>" };
-  const answers: Answer[] = [];
-  for (const step of parseScript(SCRIPT)) {
-    const words = step.words.includes("--endpoints") ? step.words : ["--endpoints", endpoint, ...step.words];
-    const { status, stdout, stderr } = await run(words, step);
-    const isBinary = step.words.includes("protobuf") && status === 0;
-    answers.push({
-      line: step.line,
-      status,
-      // Of bytes with ids in them only their number is worth a look, and whether there are any.
-      stdout: isBinary ? `${stdout.byteLength > 0 ? "bytes" : "nothing"}` : normalised(stdout.toString("utf8"), places),
-      // Descriptions are in our own words; what is wrong is not.
-      stderr: normalised(stderr, places).replace(
-        /^(?:Error: [^\n]*\n)?(?:Usage|Flags of \w+):[\s\S]*$/m,
-        (text) => /^Error: .*$/m.exec(text)?.[0] ?? "<usage>",
-      ),
-    });
-  }
-  return answers;
-}
-
 function recorded(): Answer[] {
   const lines = readFileSync(GOLDEN, "utf8").trimEnd().split("\n");
   return lines.map((line) => JSON.parse(line) as Answer);
 }
 
-const ours: Run = (words, step) => runCtl(words, { stdin: step.stdin, environment: step.environment });
-const theirs: Run = (words, step) => runProgram(ORACLE_CTL ?? "", words, { stdin: step.stdin, environment: step.environment });
+const theirs = programTool(ORACLE_CTL ?? "");
 
 describe("the client tool", () => {
   it(
@@ -76,7 +42,7 @@ describe("the client tool", () => {
       });
       try {
         await server.ready;
-        expect(await answersOf(ours, PORT)).toEqual(recorded());
+        expect(await answersOf(ourTool, PORT)).toEqual(recorded());
       } finally {
         await server.close();
       }
@@ -90,7 +56,7 @@ describe("the client tool", () => {
       if (ORACLE_ETCD === undefined) return context.skip(ORACLE_MISSING);
       const etcd = await OracleEtcd.start(PORT);
       try {
-        expect(await answersOf(ours, PORT)).toEqual(recorded());
+        expect(await answersOf(ourTool, PORT)).toEqual(recorded());
       } finally {
         await etcd.stop();
       }

@@ -8,6 +8,8 @@ export interface RunOptions {
   readonly stdin?: string;
   readonly environment?: Readonly<Record<string, string>>;
   readonly terminal?: boolean;
+  /** Of programs only: how long one may take. */
+  readonly timeoutMs?: number;
 }
 
 export interface RunResult {
@@ -82,7 +84,12 @@ export async function runCtl(words: readonly string[], options: RunOptions = {})
 /** The same by a program. */
 export function runProgram(program: string, words: readonly string[], options: RunOptions = {}): Promise<RunResult> {
   return new Promise((resolve, reject) => {
-    const child = spawn(program, words, { env: { PATH: process.env.PATH, ...options.environment }, stdio: "pipe" });
+    const child = spawn(program, words, {
+      env: { PATH: process.env.PATH, ...options.environment },
+      stdio: "pipe",
+      killSignal: "SIGKILL",
+      ...(options.timeoutMs === undefined ? {} : { timeout: options.timeoutMs }),
+    });
     const out: Buffer[] = [];
     const err: Buffer[] = [];
     child.stdout.on("data", (chunk: Buffer) => out.push(chunk));
@@ -105,6 +112,9 @@ export function normalised(text: string, places: Readonly<Record<string, string>
     result
       .replace(/(ETCD_INITIAL_CLUSTER=")([^"]*)/g, (_, head: string, list: string) => head + list.split(",").sort().join(","))
       .replace(/\{"level":"[^\n]*\n/g, "")
+      .replace(/^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+ /gm, "")
+      // What a Go program that broke down tells of its inside.
+      .replace(/(?:\n\[signal [^\n]*)?\n\ngoroutine \d+ \[[\s\S]*$/, "\n")
       // A tool that wants the terminal not to show what is typed, where there is none.
       .replace(/^stty: [^\n]*\n/gm, "")
       // Ids come from the time: within one second an address gives the same id.
