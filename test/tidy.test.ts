@@ -118,11 +118,9 @@ const PACKAGES: Readonly<Record<string, RegExp>> = {
   level: /^src\/backend\/level\.ts$/,
   msgpackr: /^src\/(wal|server\/peer)\//,
   fastify: /^src\/server\/http\//,
-  "@fastify/cors": /^src\/server\/http\//,
   ws: /^src\/(server\/http|client)\//,
   "prom-client": /^src\/server\/metrics/,
   pino: /^src\/cli\//,
-  commander: /^src\/cli\//,
   yaml: /^src\/(embed|cli)\//,
 };
 

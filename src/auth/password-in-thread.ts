@@ -1,8 +1,10 @@
-import { compareSync, hashSync } from "bcryptjs";
+import type * as Bcrypt from "bcryptjs";
+import { requirePackage } from "../base/require-system.ts";
 import type { PasswordHasher } from "./passwords.ts";
 
 /** Hashes on the calling thread, which it blocks: for simulations, where everything happens in one thread and in one order. Use it with the lowest cost. */
 export function inThreadHasher(): PasswordHasher {
+  const { compareSync, hashSync } = requirePackage("bcryptjs") as typeof Bcrypt;
   return {
     async hash(password, salt) {
       return hashSync(password, salt);

@@ -37,6 +37,14 @@ describe("the client without Node", () => {
     }
   });
 
+  it("and the server load only what every member needs", () => {
+    const packages = [...reachable("src/index.ts")].filter((file) => !file.startsWith("src/") && !file.startsWith("node:"));
+    // The HTTP side, metrics for others, peers' frames, configuration files, tokens and passwords are loaded when they are used.
+    expect(packages).toEqual(["level"]);
+    // Over gRPC nothing of the server comes along either.
+    expect([...reachable("src/client/grpc/index.ts")].filter((file) => !/^(src\/(client|api|base)\/|node:)/.test(file))).toEqual([]);
+  });
+
   it("has the types of the web", async () => {
     const tsc = join(ROOT, "node_modules/typescript/bin/tsc");
     await expect(run(process.execPath, [tsc, "-p", join(ROOT, "tsconfig.client.json"), "--noEmit"])).resolves.toMatchObject({ stdout: "" });

@@ -39,10 +39,6 @@ export function answer(req: IncomingMessage, res: ServerResponse, status: number
   res.end(body);
 }
 
-export function answerText(req: IncomingMessage, res: ServerResponse, text: string): void {
-  answer(req, res, 200, PLAIN, text);
-}
-
 /** As Go's `http.Error`: plain text with a line end, not to be guessed at by browsers. */
 export function answerError(req: IncomingMessage, res: ServerResponse, status: number, text: string, headers: FlatHeaders = NONE): void {
   answer(req, res, status, [...headers, ...PLAIN_ERROR], `${text}\n`);
