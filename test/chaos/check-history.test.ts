@@ -6,6 +6,8 @@ import { type ModelEvent, MvccModel } from "../support/mvcc-model.ts";
 import { checkWatchStream, StreamRecord } from "../support/watch-checker.ts";
 import { checkHistory, type HistoryInput } from "./check-history.ts";
 import type { Exchange, Operation } from "./history.ts";
+import { type Held, judgeLeases } from "./lease-load.ts";
+import { checkHashes, mergeEvents } from "./same-everywhere.ts";
 import { ExchangeMaker } from "./workload.ts";
 
 interface Story {
@@ -228,6 +230,98 @@ describe("the checker of histories", () => {
     expect(rules(future)).toEqual(["K9-historic"]);
   });
 
+  it("K6: a read of a write that was lost with its member", () => {
+    const told = story();
+    const last = told.revision;
+    const lost = told.operations.find(({ exchange }) => exchange.response?.header?.revision === last && exchange.kind !== "range");
+    const reader = pick(told, (operation) => isRead(operation, ({ revision }) => revision === 0), 500);
+    if (lost === undefined || reader.exchange.response?.header === undefined) throw new Error("unreachable");
+    reader.exchange.response.header = { ...reader.exchange.response.header, revision: last };
+    forget(lost);
+    told.revision -= 1;
+    told.events = told.events.filter(({ kv }) => kv?.modRevision !== last);
+    expect(rules(told)).toContain("K5-durable");
+  });
+
+  it("K7: a read in the middle of a transaction", () => {
+    const told = story();
+    const putsOf = (exchange: Exchange): api.KeyValue[] =>
+      told.events.flatMap(({ kv, type }) =>
+        kv !== undefined && type === api.EventType.PUT && kv.modRevision === exchange.response?.header?.revision ? [kv] : [],
+      );
+    const txn = pick(told, ({ exchange }) => exchange.kind === "txn" && putsOf(exchange).length > 1);
+    // At the transaction's revision, without its second put.
+    const request = api.RangeRequest.create({ key: putsOf(txn.exchange)[1]?.key ?? Buffer.alloc(0) });
+    const response = api.RangeResponse.create({ header: txn.exchange.response?.header });
+    told.operations.push({ ...txn, exchange: { kind: "range", request, response } });
+    expect(rules(told)).toEqual(["K4-replay"]);
+  });
+
+  it("K10: a compaction that took what must stay", () => {
+    const told = story();
+    const past = pick(told, (operation) => isRead(operation, ({ revision }, { kvs }) => revision > 1 && kvs.length > 1), 300);
+    if (past.exchange.kind !== "range") throw new Error("unreachable");
+    const { revision } = past.exchange.request;
+    const request = api.CompactionRequest.create({ revision });
+    const response = api.CompactionResponse.create({ header: api.ResponseHeader.create({ revision }) });
+    told.operations.push({ ...past, exchange: { kind: "compact", request, response }, call: past.call - 2, ret: past.call - 1 });
+    // Reads of what is older came after it; that is another rule's.
+    told.operations = told.operations.filter(
+      (one) => one === past || !isRead(one, (other) => other.revision > 0 && other.revision < revision),
+    );
+    // To read at exactly the compacted revision is allowed, and shows everything that was newest then.
+    expect(rules(told)).toEqual([]);
+    past.exchange.response?.kvs.shift();
+    expect(rules(told)).toEqual(["K9-historic"]);
+  });
+
+  it("K11: members that say different things", () => {
+    const same = { hash: 7, compactRevision: 3 };
+    expect(
+      checkHashes(9, [
+        { name: "n1", ...same },
+        { name: "n2", ...same },
+      ]),
+    ).toEqual([]);
+    expect(
+      checkHashes(9, [
+        { name: "n1", ...same },
+        { name: "n2", ...same, hash: 8 },
+      ]),
+    ).toHaveLength(1);
+    expect(
+      checkHashes(9, [
+        { name: "n1", ...same },
+        { name: "n2", ...same, compactRevision: 2 },
+      ]),
+    ).toHaveLength(1);
+
+    const told = story();
+    const late = told.events.slice(40);
+    const violations: string[] = [];
+    const merged = mergeEvents(
+      [
+        { member: "n1", events: told.events.slice(0, 80) },
+        { member: "n2", events: late },
+      ],
+      told.revision,
+      violations,
+    );
+    expect(violations).toEqual([]);
+    expect(merged).toEqual(told.events);
+    const other = late.map((event, n) => (n === 5 && event.kv !== undefined ? { ...event, kv: { ...event.kv, version: 99 } } : event));
+    mergeEvents(
+      [
+        { member: "n1", events: told.events },
+        { member: "n2", events: other },
+      ],
+      told.revision,
+      violations,
+    );
+    expect(violations).toHaveLength(1);
+    expect(violations[0]).toMatch(/^K11-same-everywhere: n2 says of /);
+  });
+
   it("K12: what was refused is there all the same", () => {
     const told = story();
     const one = pick(told, isPut);
@@ -260,6 +354,41 @@ describe("the checker of histories", () => {
     expect(checkHistory(both)).toMatchObject({ violations: [], leaseEnds: 1 });
     const one = { ...both, events: both.events.slice(0, -1) };
     expect(rules(one)).toEqual(["L4-lease-atomic"]);
+  });
+});
+
+describe("the judge of leases", () => {
+  /** Granted at 0 for five seconds, renewed at 4000, seen to end at 9100. */
+  const held: Held = {
+    key: "lease/1",
+    ttlMs: 5000,
+    grantCall: 0,
+    renewals: [
+      { call: 0, ret: 10 },
+      { call: 4000, ret: 4010 },
+    ],
+    attached: true,
+  };
+  const judge = (seen: number | undefined, change: Partial<Held> = {}): string[] =>
+    judgeLeases([{ ...held, ...change }], new Map(seen === undefined ? [] : [["lease/1", seen]])).map((text) => text.split(":")[0] ?? "");
+
+  it("accepts an end in time, and a key that was perhaps never there", () => {
+    expect(judge(9100)).toEqual([]);
+    expect(judge(undefined, { attached: false })).toEqual([]);
+  });
+
+  it("L2: an end before the time that the last renewal gave", () => {
+    expect(judge(8900)).toEqual(["L2-not-early"]);
+    // Answered only after the end: it may have come too late.
+    expect(judge(8900, { renewals: [held.renewals[0] as Held["renewals"][0], { call: 4000, ret: 8950 }] })).toEqual([]);
+  });
+
+  it("L3: a key that stays", () => {
+    expect(judge(undefined)).toEqual(["L3-not-forever"]);
+  });
+
+  it("L6: a renewal after the end", () => {
+    expect(judge(9100, { renewals: [...held.renewals, { call: 9200, ret: 9210 }] })).toEqual(["L6-renewal-truth"]);
   });
 });
 

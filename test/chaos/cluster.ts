@@ -159,7 +159,7 @@ export class Cluster {
   }
 
   /** SIGTERM. */
-  async stop(member: Member, deadlineMs = 20_000): Promise<boolean> {
+  async stop(member: Member, deadlineMs = 60_000): Promise<boolean> {
     return (await member.process?.stop(deadlineMs)) ?? true;
   }
 
@@ -189,7 +189,7 @@ export class Cluster {
   }
 
   /** The running member that the others, and itself, call leader. */
-  leader(deadlineMs = 20_000): Promise<Member> {
+  leader(deadlineMs = 60_000): Promise<Member> {
     return until("there is a leader", deadlineMs, async () => {
       for (const member of this.running.filter(({ paused }) => !paused)) {
         const { leader, header } = await this.status(member);

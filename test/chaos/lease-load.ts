@@ -22,7 +22,7 @@ interface Renewal {
 }
 
 /** The life of one lease, as its holder saw it. */
-interface Held {
+export interface Held {
   readonly key: string;
   readonly ttlMs: number;
   readonly grantCall: number;
@@ -130,19 +130,24 @@ export class LeaseLoad {
 
   /** After the last lease must have ended. */
   violations(): string[] {
-    const found: string[] = [];
-    for (const { key, ttlMs, renewals, attached } of this.#held) {
-      const seen = this.#deletedAt.get(key);
-      if (seen === undefined) {
-        if (attached) found.push(`L3-not-forever: ${key} is still there`);
-        continue;
-      }
-      for (const { call, ret } of renewals) {
-        if (ret < seen && seen < call + ttlMs * (1 - DRIFT) - EARLY_MS)
-          found.push(`L2-not-early: ${key} went ${Math.round(seen - call)} ms after a renewal was called, its time is ${ttlMs} ms`);
-        if (call > seen) found.push(`L6-renewal-truth: ${key} was renewed ${Math.round(call - seen)} ms after its end was seen`);
-      }
-    }
-    return found;
+    return judgeLeases(this.#held, this.#deletedAt);
   }
+}
+
+/** `deletedAt`: when the end of a key was first seen by anybody; what is not in it is still there. */
+export function judgeLeases(all: readonly Held[], deletedAt: ReadonlyMap<string, number>): string[] {
+  const found: string[] = [];
+  for (const { key, ttlMs, renewals, attached } of all) {
+    const seen = deletedAt.get(key);
+    if (seen === undefined) {
+      if (attached) found.push(`L3-not-forever: ${key} is still there`);
+      continue;
+    }
+    for (const { call, ret } of renewals) {
+      if (ret < seen && seen < call + ttlMs * (1 - DRIFT) - EARLY_MS)
+        found.push(`L2-not-early: ${key} went ${Math.round(seen - call)} ms after a renewal was called, its time is ${ttlMs} ms`);
+      if (call > seen) found.push(`L6-renewal-truth: ${key} was renewed ${Math.round(call - seen)} ms after its end was seen`);
+    }
+  }
+  return found;
 }

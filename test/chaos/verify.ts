@@ -1,11 +1,11 @@
 /** A cluster under load from start to verdict: clients and watchers run while a scenario does its worst, then everything is healed and judged. */
 import * as api from "../../src/api/index.ts";
-import { printJson } from "../../src/api/index.ts";
 import { until } from "../support/server-process.ts";
 import { checkConcatenation, checkWatchStream } from "../support/watch-checker.ts";
 import { checkHistory } from "./check-history.ts";
 import type { Cluster, Member } from "./cluster.ts";
 import type { Operation } from "./history.ts";
+import { checkHashes, type MemberHash, mergeEvents } from "./same-everywhere.ts";
 import { WatchRecorder } from "./watch-recorder.ts";
 import { Workload, type WorkloadOptions } from "./workload.ts";
 
@@ -61,7 +61,7 @@ export class Load {
   }
 
   /** Waits until `count` more mutations have been acknowledged. */
-  async progress(count: number, deadlineMs = 30_000): Promise<void> {
+  async progress(count: number, deadlineMs = 90_000): Promise<void> {
     const goal = this.workload.acknowledged + count;
     await until(`${count} more writes`, deadlineMs, () => this.workload.acknowledged >= goal);
   }
@@ -99,23 +99,20 @@ export class Load {
       const text = await this.#cluster.call(first, "/v3/kv/range", everything);
       return api.parseJson(api.RangeResponse, text).header?.revision;
     });
-    const hashes: { name: string; hash: number; compact: number }[] = [];
+    const hashes: MemberHash[] = [];
     for (const member of this.#cluster.running) {
       const { hash, compactRevision } = await until(`${member.name} hashes at ${revision}`, deadlineMs, async () =>
         api.parseJson(api.HashKVResponse, await this.#cluster.call(member, "/v3/maintenance/hashkv", { revision })),
       );
-      hashes.push({ name: member.name, hash, compact: compactRevision });
+      hashes.push({ name: member.name, hash, compactRevision });
     }
-    if (new Set(hashes.map(({ hash, compact }) => `${hash} ${compact}`)).size > 1)
-      violations.push(
-        `K11-same-everywhere: at ${revision} ${hashes.map(({ name, hash, compact }) => `${name} ${hash}/${compact}`).join(", ")}`,
-      );
+    violations.push(...checkHashes(revision, hashes));
     return revision;
   }
 
   #judge(revision: number, violations: string[], early: ReadonlyMap<WatchRecorder, number>): Verdict {
     const { history } = this.workload;
-    const events = this.#allEvents(revision, violations);
+    const events = mergeEvents(this.recorders, revision, violations);
     const result = checkHistory({ operations: history, events, revision });
     violations.push(...result.violations.map(({ rule, what }) => `${rule}: ${what}`));
     const count = (outcome: Operation["outcome"]): number => history.filter((operation) => operation.outcome === outcome).length;
@@ -144,30 +141,5 @@ export class Load {
       streams: this.recorders.reduce((sum, recorder) => sum + recorder.streams.length, 0),
       violations,
     };
-  }
-
-  /** What the members' watches say together; where two have the same revision, they must say the same. */
-  #allEvents(revision: number, violations: string[]): api.Event[] {
-    const byRevision = new Map<number, string>();
-    const events = new Map<number, api.Event[]>();
-    for (const recorder of this.recorders) {
-      const own = new Map<number, api.Event[]>();
-      for (const event of recorder.events) {
-        const at = event.kv?.modRevision ?? 0;
-        if (at > revision) continue;
-        const list = own.get(at);
-        if (list === undefined) own.set(at, [event]);
-        else list.push(event);
-      }
-      for (const [at, list] of own) {
-        const text = list.map((event) => printJson(api.Event, { ...event, prevKv: undefined })).join();
-        const known = byRevision.get(at);
-        if (known === undefined) {
-          byRevision.set(at, text);
-          events.set(at, list);
-        } else if (known !== text) violations.push(`K11-same-everywhere: ${recorder.member} says of ${at}: ${text}, others ${known}`);
-      }
-    }
-    return [...events.keys()].sort((a, b) => a - b).flatMap((at) => events.get(at) ?? []);
   }
 }

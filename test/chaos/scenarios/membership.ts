@@ -32,7 +32,7 @@ async function shrink(stage: Stage, cluster: Cluster, load: Load, member: Member
   await removeMember(cluster, member, () => anyRunning(stage, cluster, member));
   const { process } = member;
   if (process !== undefined) {
-    const ending = await Promise.race([process.ended, sleep(20_000)]);
+    const ending = await Promise.race([process.ended, sleep(60_000)]);
     stage.require(ending !== undefined, `${member.name} is removed and still runs`);
     if (stage.kind.name === "holdfast")
       stage.require(ending?.code === 0, `${member.name} was removed and ended with ${JSON.stringify(ending)}, not with 0`);

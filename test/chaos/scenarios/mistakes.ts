@@ -13,7 +13,7 @@ async function mustRefuse(
   flags: readonly string[] = [],
 ): Promise<void> {
   const process = cluster.launch(member, flags);
-  const ending = await Promise.race([process.ended, sleep(30_000)]);
+  const ending = await Promise.race([process.ended, sleep(60_000)]);
   stage.require(ending !== undefined, `${what}: it runs`);
   stage.require(ending?.code !== 0 && ending?.signal === null, `${what}: ended with ${JSON.stringify(ending)}`);
   const output = process.output();
@@ -63,12 +63,12 @@ export const MISTAKE_SCENARIOS: readonly Scenario[] = [
       await load.progress(50);
 
       await removeMember(cluster, fourth, () => first);
-      const ending = await Promise.race([fourth.process?.ended, sleep(20_000)]);
+      const ending = await Promise.race([fourth.process?.ended, sleep(60_000)]);
       stage.require(ending !== undefined, "the removed member still runs");
       if (stage.kind.name === "holdfast") stage.require(ending?.code === 0, `the removed member ended with ${JSON.stringify(ending)}`);
       await load.unwatch(fourth);
       const again = cluster.launch(fourth);
-      const ended = await Promise.race([again.ended, sleep(20_000)]);
+      const ended = await Promise.race([again.ended, sleep(60_000)]);
       stage.require(ended !== undefined, "the removed member was started again and runs");
       stage.note(
         `the removed member, started again: status ${ended?.code}, ${again
@@ -95,12 +95,12 @@ export const MISTAKE_SCENARIOS: readonly Scenario[] = [
       const foreign = cluster.launch(third, ["--initial-cluster-token", "another"]);
       await until(
         "two members serve",
-        40_000,
+        60_000,
         async () => (await cluster.status(first)).leader !== 0n && (await cluster.status(second)).leader !== 0n,
       );
       await until(
         "the foreign member is told",
-        20_000,
+        60_000,
         () => /cluster ID mismatch/i.test(foreign.output()) || foreign.ending !== undefined,
       );
       let serves = false;

@@ -100,7 +100,7 @@ async function partitions(stage: Stage, size: number, faults: readonly Fault[]):
     const { together, alone } = make(stage, cluster, leader);
     const from = performance.now();
     if (name.startsWith("leader ") && together.length > 0) {
-      await until(`another leader after: ${name}`, 20_000, async () => {
+      await until(`another leader after: ${name}`, 60_000, async () => {
         for (const member of together) {
           const { leader: id } = await cluster.status(member);
           if (id !== 0n && id.toString(16) !== leader.id) return true;
@@ -110,7 +110,7 @@ async function partitions(stage: Stage, size: number, faults: readonly Fault[]):
     }
     if (together.length > size / 2) {
       const names = new Set(together.map((member) => member.name));
-      await until(`writes go on with: ${name}`, 20_000, () =>
+      await until(`writes go on with: ${name}`, 60_000, () =>
         load.workload.history.findLast(
           ({ outcome, member, call, exchange }) => outcome === "yes" && names.has(member) && call > from && exchange.kind === "put",
         ),
@@ -124,7 +124,7 @@ async function partitions(stage: Stage, size: number, faults: readonly Fault[]):
         outcome === "yes" && isLinearizable(exchange) && call > from && ret < healed && alone.some((one) => one.name === member),
     );
     stage.require(impossible === undefined, `${name}: ${impossible?.member} has answered ${impossible && describe(impossible)}`);
-    await until(`everybody writes again after: ${name}`, 30_000, () =>
+    await until(`everybody writes again after: ${name}`, 60_000, () =>
       cluster.list.every((member) =>
         load.workload.history.findLast(
           (one) => one.member === member.name && one.outcome === "yes" && one.call > healed && one.exchange.kind === "put",

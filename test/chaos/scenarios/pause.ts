@@ -11,6 +11,8 @@ import type { Scenario, Stage } from "../scenario.ts";
 const FIRST_CLIENT = 2000;
 const READ_EVERY_MS = 40;
 const READERS_MAX = 100;
+/** A key that is still there after this stays for good. */
+const LEASES_GONE_MS = 60_000;
 
 /**
  * Asks a member that stands still for values, again and again until it goes on. The requests wait in its sockets; others write meanwhile. What it answers first
@@ -62,8 +64,10 @@ async function pauseLeaders(stage: Stage, pausesMs: readonly number[]): Promise<
     readsWaiting += (await readers).filter(({ outcome }) => outcome === "yes").length;
   }
   await leases.stop();
-  // Nothing is renewed any more: every key must go within its time, and as long again after the last change of leaders. Judged below.
-  await untilOr(leases.longestEndMs * 2 + 4000, () => leases.attachedLeft === 0);
+  // Nothing is renewed any more: every key must go within its time, and as long again for each change of leaders.
+  const stopped = performance.now();
+  await untilOr(LEASES_GONE_MS, () => leases.attachedLeft === 0);
+  stage.requireWithin("the last lease ended", performance.now() - stopped, leases.longestEndMs * 2 + 4000);
   stage.note(`${pausesMs.length} pauses, ${leaders} changes of leaders; ${leases.count} leases, ${leases.ended} ended`);
   stage.note(`${readsWaiting} linearizable reads that were asked of a leader that stood still were answered when it went on`);
   const verdict = await load.verdict();
