@@ -54,6 +54,8 @@ export interface WatchHandle {
 /** Of the silence that is tolerated: when to ask for progress, and when to ask for what must be answered. */
 const ASK_AT = 0.4;
 const INSIST_AT = 0.7;
+/** When to leave: a check before the time is over, so that the next stream is there in time. */
+const LEAVE_AT = 0.9;
 /** Where nothing can be asked: when to take the watch up anew. */
 const RENEW_AT = 0.5;
 const CHECK_PARTS = 10;
@@ -370,7 +372,7 @@ class Stream {
       const session = this.#session;
       if (session === undefined) return;
       const silentMs = caller.clock.monotonicMs() - this.#heardMs;
-      if (silentMs >= silenceMs) this.#move("move");
+      if (silentMs >= silenceMs * LEAVE_AT) this.#move("move");
       else if (this.#channel?.fullDuplex !== true) {
         if (silentMs >= silenceMs * RENEW_AT && this.#creating.length === 0) this.#move("renew");
       } else if (silentMs >= silenceMs * INSIST_AT && this.#asked !== "anything") {

@@ -85,6 +85,41 @@ describe("an embedded member", () => {
     await using _ = await startEtcd({ ...alone, inMemory: true });
   });
 
+  it("can be closed at any moment of its start, whatever already waits for it", async () => {
+    for (let i = 0; i < 24; i += 1) {
+      const dataDir = join(directory, `moment-${i % 3}`);
+      const controller = new AbortController();
+      const reason = new Error("enough");
+      const starting = startEtcd({ ...alone, dataDir }, { signal: controller.signal });
+      for (let turn = 0; turn < i * 2; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+      if (i % 2 === 0) {
+        controller.abort(reason);
+        const outcome = await starting.then(
+          (server) => server,
+          (error: unknown) => error,
+        );
+        if (outcome instanceof Error) {
+          expect(outcome).toBe(reason);
+          continue;
+        }
+      }
+      const server = await starting;
+      const { client } = server;
+      // Nobody serves them yet.
+      const watch = client.watch("k");
+      const view = client.view("");
+      const waiting = [watch.next(), watch.ready, view.ready, view.atLeast(1_000_000), client.lease({ ttlSeconds: 5 })];
+      const ends = Promise.allSettled(waiting);
+      for (let turn = 0; turn < i; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+      await Promise.all([server.close(), server.close()]);
+      const reasons = (await ends).map((end) => (end.status === "rejected" ? (end.reason as { reason: string }).reason : "done"));
+      for (const one of reasons) expect(["done", "client-closed", "server-stopped"]).toContain(one);
+      expect(reasons[0]).toBe("client-closed");
+      expect(reasons[3]).toBe("client-closed");
+      expect(server.status).toBe("closed");
+    }
+  });
+
   it("leaves nothing behind, ten times in a row and ten at once", async () => {
     const child = fileURLToPath(new URL("./leaks-child.ts", import.meta.url));
     // Ends by itself, or is killed at the timeout and fails.
