@@ -12,7 +12,9 @@ export interface Answer {
 export type ToolRun = (words: readonly string[], step: Step) => Promise<RunResult>;
 
 /** Longer than any command of the script takes on a slow machine; one that hangs is ended, and its status is -1. */
-const COMMAND_MS = 60_000;
+const COMMAND_MS = 120_000;
+/** A loaded machine must not decide what a tool says. */
+const PATIENCE = "60s";
 
 export const ourTool: ToolRun = (words, { stdin, environment }) => runCtl(words, { stdin, environment });
 
@@ -26,7 +28,12 @@ export async function answersOf(run: ToolRun, port: number): Promise<Answer[]> {
   const places = { [`127.0.0.1:${port + 1}`]: "<peer>", [endpoint]: "<endpoint>" };
   const answers: Answer[] = [];
   for (const step of parseScript(SCRIPT)) {
-    const words = step.words.includes("--endpoints") ? step.words : ["--endpoints", endpoint, ...step.words];
+    const given = (flag: string): boolean => step.words.some((word) => word === flag || word.startsWith(`${flag}=`));
+    const words = [
+      ...(given("--endpoints") ? [] : ["--endpoints", endpoint]),
+      ...(given("--command-timeout") ? [] : ["--command-timeout", PATIENCE]),
+      ...["--dial-timeout", PATIENCE, ...step.words],
+    ];
     const { status, stdout, stderr } = await run(words, step);
     const isBinary = step.words.includes("protobuf") && status === 0;
     answers.push({
