@@ -1,5 +1,6 @@
 import * as api from "../../api/index.ts";
 import { rpcError } from "../../api/rpc-errors.ts";
+import { EtcdError } from "../../base/errors.ts";
 import type { MemberId } from "../../base/ids.ts";
 import { NO_MEMBER } from "../../base/ids.ts";
 import type { ActiveAlarm } from "../alarms.ts";
@@ -66,6 +67,10 @@ export function createMaintenanceService(core: ServiceCore, ports: MaintenancePo
       ports.onDefragment(true);
       try {
         await core.state.defragment();
+      } catch (error) {
+        if (!EtcdError.is(error) || error.reason !== "backend-closed") throw error;
+        // A state from the leader has taken its place, which was written anew as a whole; or the member stops, which this tells.
+        core.admit({});
       } finally {
         ports.onDefragment(false);
         defragmenting = undefined;
