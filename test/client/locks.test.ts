@@ -158,6 +158,36 @@ describe.each(WAYS)("locks, $name", ({ connect }) => {
     });
   });
 
+  it("can be given back together with the last writes", async () => {
+    const name = fresh();
+    const held = await session(0).mutex(name).lock();
+    const waiting = session(1).mutex(name).lock();
+    const { revision } = await held.finish(op.put(`${name}-x`, "1"), op.put(`${name}-y`, "2"));
+    expect(held.finished).toBe(true);
+    expect(held.signal.aborted).toBe(true);
+    expect((await client.get(`${name}-x`))?.modRevision).toBe(revision);
+    expect(await failureOf(held.unlock())).toMatchObject({ reason: "mutex-lock-released" });
+    expect(await failureOf(held.finish(op.put(`${name}-x`, "late")))).toMatchObject({ reason: "lock-lost" });
+    const next = await waiting;
+    expect(next.token).toBeGreaterThan(held.token);
+    // Lost meanwhile: then nothing is written.
+    await client.delete(next.key);
+    expect(await failureOf(next.finish(op.put(`${name}-x`, "lost")))).toMatchObject({ reason: "lock-lost" });
+    expect(next.finished).toBe(false);
+    expect((await client.get(`${name}-x`))?.value).toBe("1");
+    // Many callers of one session: each sees what the one before it wrote.
+    await Promise.all(
+      Array.from({ length: 20 }, () =>
+        session(0).withLock(name, async ({ finish }) => {
+          const n = Number((await client.get(`${name}-n`))?.value ?? 0);
+          await finish(op.put(`${name}-n`, String(n + 1)));
+        }),
+      ),
+    );
+    expect((await client.get(`${name}-n`))?.value).toBe("20");
+    expect(await keysOf(client, `${name}/`)).toEqual([]);
+  });
+
   it("are released when the function throws", async () => {
     const name = fresh();
     const failure = new Error("of the program");

@@ -57,7 +57,8 @@ async function settle(run: FaultRun, what: string, holds: () => Promise<boolean>
 class Sessions {
   readonly #client: EtcdClient;
   readonly #ttlSeconds: number;
-  #session: Session | undefined;
+  #opened: Session | undefined;
+  #opening: Promise<Session> | undefined;
 
   constructor(client: EtcdClient, ttlSeconds: number) {
     this.#client = client;
@@ -65,15 +66,18 @@ class Sessions {
   }
 
   async get(): Promise<Session> {
-    if (this.#session === undefined || this.#session.lost.aborted) {
-      this.#session = await openSession(this.#client, { ttlSeconds: this.#ttlSeconds, timeoutMs: 5000 });
+    if (this.#opened?.lost.aborted !== false) {
+      this.#opening ??= openSession(this.#client, { ttlSeconds: this.#ttlSeconds, timeoutMs: 5000 }).finally(() => {
+        this.#opening = undefined;
+      });
+      this.#opened = await this.#opening;
     }
-    return this.#session;
+    return this.#opened;
   }
 
   async close(): Promise<void> {
     try {
-      await this.#session?.close({ timeoutMs: 5000 });
+      await this.#opened?.close({ timeoutMs: 5000 });
     } catch (error) {
       if (!isExpected(error)) throw error;
     }
@@ -153,8 +157,12 @@ export async function locks(run: FaultRun): Promise<number> {
   let outside = 0;
   let refusedOutside = 0;
   const worker = async (name: string, patience: number): Promise<void> => {
-    const client = run.client(name);
-    const sessions = new Sessions(client, LOCK_TTL_SECONDS);
+    const sessions = new Sessions(run.client(name), LOCK_TTL_SECONDS);
+    // Two callers of one session hand the lock to each other before its giving back is confirmed.
+    await Promise.all([`${name}1`, `${name}2`].map((caller) => callerOf(sessions, caller, patience)));
+    await sessions.close();
+  };
+  const callerOf = async (sessions: Sessions, name: string, patience: number): Promise<void> => {
     await untilOver(run, async () => {
       const session = await sessions.get();
       const held = await session.mutex("lock").lock({ timeoutMs: patience });
@@ -169,12 +177,13 @@ export async function locks(run: FaultRun): Promise<number> {
           if (held.token < outside) refusedOutside += 1;
           else outside = held.token;
         }
+        holders.leave(held);
+        if (run.random.chance({ of: 1, outOf: 2 })) await held.finish(op.put("register", `${held.token} ${name}`));
       } finally {
         holders.leave(held);
         await held.release({ timeoutMs: 2000 });
       }
     });
-    await sessions.close();
   };
   await Promise.all(["a", "b", "c", "d"].map((name, i) => worker(name, 500 + 3000 * i)));
   const client = run.client("judge");

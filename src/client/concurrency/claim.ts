@@ -4,7 +4,7 @@
  */
 import { equalBytes } from "../../base/bytes.ts";
 import { EtcdError } from "../../base/errors.ts";
-import { Deadline } from "../deadline.ts";
+import { type CallOptions, Deadline, unlessAborted } from "../deadline.ts";
 import { type AnyTxnResult, type Compare, compare, type Op, op, TxnBuilder } from "../txn.ts";
 import { LockLostError } from "./errors.ts";
 import type { Session, WaitOptions } from "./session.ts";
@@ -32,6 +32,8 @@ export class Claim<V, K> {
   readonly #forget: () => void;
   #leave: (() => void) | undefined;
   #released: Promise<void> | undefined;
+  /** Given back together with its last writes. */
+  #finished = false;
 
   constructor(session: Session<V, K>, key: string, token: number, leave: () => void) {
     this.#session = session;
@@ -49,6 +51,11 @@ export class Claim<V, K> {
 
   get released(): boolean {
     return this.#released !== undefined;
+  }
+
+  /** It was held until it was given back together with its last writes. */
+  get finished(): boolean {
+    return this.#finished;
   }
 
   /** True while this claim, and no other, is first: the condition of every guarded write. */
@@ -86,32 +93,58 @@ export class Claim<V, K> {
   /** True: it was there until now. False: it had been lost before. Never rejects; goes on in the background if it must. */
   async release(options?: WaitOptions): Promise<boolean> {
     const { raw, over, client } = this.#session;
-    let held = false;
-    if (this.#released === undefined) {
-      let settle = (): void => undefined;
-      this.#released = new Promise((resolve) => {
-        settle = resolve;
-      });
-      try {
-        if (!over.over) {
-          // Not repeated by the client: that the key was gone the second time would not tell who deleted it.
-          const { succeeded } = await raw.txn().if(this.guard).do(op.delete(this.key)).commit(options);
-          held = succeeded;
-        }
-        settle();
-      } catch (error) {
-        if (!EtcdError.is(error)) throw error;
-        held = !over.over && !client.closed;
-        this.#session.discard(this.key, this.token).then(settle, settle);
-      } finally {
-        this.#end(undefined);
-        const leave = this.#leave;
-        this.#leave = undefined;
-        // The next caller of this process gets the same key: not before this one is gone for certain.
-        if (leave !== undefined) void this.#released.then(leave);
-      }
+    if (this.#released !== undefined) return false;
+    if (over.over) {
+      this.#leaving(Promise.resolve());
+      return false;
     }
-    return held;
+    // Not repeated by the client: that the key was gone the second time would not tell who deleted it.
+    const releasing = raw.txn().if(this.guard).do(op.delete(this.key)).commit(options);
+    this.#leaving(releasing);
+    try {
+      return (await releasing).succeeded;
+    } catch (error) {
+      if (!EtcdError.is(error)) throw error;
+      return !over.over && !client.closed;
+    }
+  }
+
+  /**
+   * Does `ops` and gives the claim back, in one transaction.
+   * @throws LockLostError: nothing was done; anything else: `ops` may have been done, and the claim is given back in any case
+   */
+  async finish(ops: readonly Op<V, K>[], options: CallOptions | undefined): Promise<AnyTxnResult<V, K>> {
+    if (this.released) throw new LockLostError({ key: this.key });
+    const { client } = this.#session;
+    const finishing = client
+      .txn()
+      .if(this.guard)
+      .do(op.delete(this.key), ...ops)
+      .commit(options);
+    this.#leaving(finishing);
+    const result = (await finishing) as AnyTxnResult<V, K>;
+    if (!result.succeeded) throw new LockLostError({ key: this.key });
+    this.#finished = true;
+    return { ...result, results: result.results.slice(1) } as AnyTxnResult<V, K>;
+  }
+
+  /** The request that deletes the key is on its way. */
+  #leaving(request: Promise<unknown>): void {
+    const { leaving, over } = this.#session;
+    this.#released = request.then(
+      () => undefined,
+      () => (over.over ? undefined : this.#session.discard(this.key, this.token)),
+    );
+    const entry = { token: this.token, gone: this.#released };
+    leaving.set(this.key, entry);
+    const forget = (): void => {
+      if (leaving.get(this.key) === entry) leaving.delete(this.key);
+    };
+    entry.gone.then(forget, forget);
+    this.#end(undefined);
+    // The next caller of this process may ask for the same key now: the two requests travel together, and share what the cluster does for them.
+    this.#leave?.();
+    this.#leave = undefined;
   }
 
   #lost(): LockLostError {
@@ -157,7 +190,12 @@ async function take<V, K>(
   try {
     deadline.throwIfOver();
     leave = await session.turns.take(key, deadline.signal);
-    const first = await create(session, key, ahead, value, deadline.signal);
+    let first = await create(session, key, ahead, value, deadline.signal);
+    while (first === undefined) {
+      // It came before the one that was to delete the old key.
+      await unlessAborted(session.leaving.get(key)?.gone ?? Promise.resolve(), deadline.signal);
+      first = await create(session, key, ahead, value, deadline.signal);
+    }
     token = first.token;
     if (!first.isFirst) {
       if (!patient) {
@@ -180,14 +218,18 @@ function giveUp<V, K>(session: Session<V, K>, key: string, token: number | undef
   void session.discard(key, token).then(leave, leave);
 }
 
-/** Doing this twice is as good as once, so it may be repeated until the answer comes. */
+/**
+ * Doing this twice is as good as once, so it may be repeated until the answer comes.
+ * @returns undefined: there is still the key of an earlier claim of this session, which is being given back
+ */
 async function create<V, K>(
   session: Session<V, K>,
   key: string,
   ahead: string,
   value: Uint8Array,
   signal: AbortSignal,
-): Promise<{ token: number; isFirst: boolean }> {
+): Promise<{ token: number; isFirst: boolean } | undefined> {
+  const old = session.leaving.get(key);
   const oldest = op.range(ahead, { prefix: true, sort: { by: "createRevision" }, limit: 1 });
   const result = await session.raw
     .txn()
@@ -199,6 +241,7 @@ async function create<V, K>(
   const present = result.succeeded ? undefined : result.results[0];
   const own = result.succeeded ? result.revision : present?.createRevision;
   if (own === undefined) throw new LockLostError({ key });
+  if (own === old?.token) return undefined;
   if (present !== undefined && !equalBytes(present.value, value)) {
     await session.raw
       .txn()

@@ -2,7 +2,7 @@
 import { rpcError } from "../../api/index.ts";
 import type { EtcdClient } from "../client.ts";
 import { type CallOptions, linked } from "../deadline.ts";
-import type { TxnBuilder } from "../txn.ts";
+import type { Op, TxnBuilder } from "../txn.ts";
 import { type Claim, claim, tryClaim } from "./claim.ts";
 import { LockLostError } from "./errors.ts";
 import { openSession, type Session, type SessionOptions, type WaitOptions } from "./session.ts";
@@ -15,6 +15,8 @@ export interface LockContext<V = string, K = string> {
   readonly signal: AbortSignal;
   /** A transaction that takes place only if the lock is still held, else rejects with {@link LockLostError}. */
   readonly txn: () => TxnBuilder<V, K>;
+  /** See {@link HeldLock.finish}. */
+  readonly finish: HeldLock<V, K>["finish"];
 }
 
 /**
@@ -58,13 +60,14 @@ export class Mutex<V = string, K = string> {
     const stop = linked(held.signal, options?.signal);
     let result: T;
     try {
-      result = await fn({ token: held.token, signal: stop.signal, txn: () => held.txn() });
+      result = await fn({ token: held.token, signal: stop.signal, txn: () => held.txn(), finish: (...ops) => held.finish(...ops) });
     } catch (error) {
       await held.release();
       throw error;
     } finally {
       stop.done();
     }
+    if (held.finished) return result;
     const lostBefore = held.signal.aborted;
     const heldUntilNow = await held.release();
     if (lostBefore || !heldUntilNow) throw new LockLostError({ key: held.key });
@@ -109,6 +112,20 @@ export class HeldLock<V = string, K = string> {
   /** @throws LockLostError by this process's own clock, which knows nothing of keys that somebody deleted */
   throwIfLost(): void {
     this.#claim.throwIfLost();
+  }
+
+  /**
+   * The last writes under the lock, which give it back at the same revision: one round to the disks instead of two. Nothing is written if the lock is lost.
+   * @throws LockLostError; with any other error the writes may have taken place (see `mayHaveHappened`), and the lock is given back all the same
+   */
+  async finish(...ops: readonly Op<V, K>[]): Promise<{ readonly revision: number }> {
+    const { revision } = await this.#claim.finish(ops, undefined);
+    return { revision };
+  }
+
+  /** It was held until {@link finish} gave it back. */
+  get finished(): boolean {
+    return this.#claim.finished;
   }
 
   /**

@@ -36,6 +36,8 @@ export class Session<V = string, K = string> {
   readonly over = new Ending();
   /** Callers of this process that want the same key. */
   readonly turns = new Turns();
+  /** Keys that are being given back: what is found under one with that create revision is the old one. */
+  readonly leaving = new Map<string, { readonly token: number; readonly gone: Promise<void> }>();
 
   /** Use {@link openSession}. */
   constructor(client: EtcdClient<V, K>, lease: Lease) {
