@@ -210,7 +210,11 @@ export class LeaseKeeper {
     const remaining = options.lessor().remainingMs(id, options.clock.monotonicMs());
     if (remaining === undefined || remaining > 0) return;
     try {
-      await options.proposals.submit(raftRequest("lease-revoke", api.LeaseRevokeRequest.create({ id }), { leaderTerm: term }), {});
+      await options.proposals.submit(
+        raftRequest("lease-revoke", api.LeaseRevokeRequest.create({ id }), { leaderTerm: term }),
+        {},
+        "urgent",
+      );
       options.onExpired?.(1);
     } catch (error) {
       if (EtcdError.is(error) && error.reason === "lease-not-found") return;

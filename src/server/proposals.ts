@@ -77,6 +77,8 @@ export interface ProposalsOptions {
 const SWEEP_MS = 100;
 /** Entries committed but not applied beyond which new requests are refused (limits-and-defaults.md section 6). */
 const APPLY_LAG_MAX = 5000;
+/** The same for the end of leases: they must not wait for as long as clients write more than can be applied (failure catalogue BL8). */
+const URGENT_APPLY_LAG_MAX = 10_000;
 
 export class Proposals {
   readonly #options: ProposalsOptions;
@@ -98,12 +100,14 @@ export class Proposals {
 
   /**
    * Replicates a request and resolves with what applying it gave. Rejects with the error of applying it, `request-too-large`, `too-many-requests`, the
-   * caller's cancellation, or a timeout.
+   * caller's cancellation, or a timeout. "urgent" is for what this member itself must do, and is taken when clients are refused already.
    */
-  submit<Result>(request: RaftRequest, context: CallContext): Promise<Result> {
+  submit<Result>(request: RaftRequest, context: CallContext, urgency: "usual" | "urgent" = "usual"): Promise<Result> {
     const options = this.#options;
     if (this.#stopped !== undefined) return Promise.reject(this.#stopped);
-    if (options.applyLag() > APPLY_LAG_MAX || this.#pending.size >= options.pendingMax)
+    const urgent = urgency === "urgent";
+    // Whoever submits urgent requests bounds their number.
+    if (options.applyLag() > (urgent ? URGENT_APPLY_LAG_MAX : APPLY_LAG_MAX) || (!urgent && this.#pending.size >= options.pendingMax))
       return Promise.reject(rpcError("too-many-requests"));
     const id = options.ids.next();
     request.id = id;
