@@ -370,6 +370,27 @@ describe("pings of clients", () => {
   });
 });
 
+describe("pings of clients that measure", () => {
+  it("after each answer are let pass for ever: gRPC's Go and Java libraries do that", async () => {
+    // Its time stands still: nothing is forgiven because time has passed.
+    await using server = await testTransport(make, { clock: new ManualClock() });
+    await using client = new H2Client(server.port);
+    const id = client.open("/watch");
+    await eventually(() => server.calls.length === 1);
+    const event = grpcFrame(Buffer.from("event"));
+    for (let i = 1; i <= 4000 && !client.closed; i++) {
+      server.calls[0]?.call.send(event, false);
+      await client.until(() => client.closed || client.answer(id).dataFrames === i);
+      client.frames.length = 0;
+      client.ping();
+      client.windowUpdate(id, event.byteLength);
+      await client.until(() => client.closed || client.frames.length > 0);
+    }
+    expect(client.goAway).toBeUndefined();
+    expect(client.answer(id).dataFrames).toBe(4000);
+  });
+});
+
 describe("windows", () => {
   it("that are overrun end the stream, or the connection", async () => {
     await using server = await testTransport(make, { onOpen: ({ call }) => call.pause() });

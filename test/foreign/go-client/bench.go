@@ -33,7 +33,7 @@ func bench(endpoints []string, op string, clients, conns int, length time.Durati
 		case "range":
 			_, err = client.Get(ctx, "bench/range")
 		case "txn":
-			_, err = client.Txn(ctx).If(clientv3.Compare(clientv3.Version(key), ">=", 0)).Then(clientv3.OpPut(key, value)).Commit()
+			_, err = client.Txn(ctx).If(clientv3.Compare(clientv3.Version(key), ">", -1)).Then(clientv3.OpPut(key, value)).Commit()
 		default:
 			_, err = client.Put(ctx, key, value)
 		}

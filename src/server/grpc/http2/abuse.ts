@@ -15,9 +15,9 @@ export const QUICK_RESET_MS = 1000;
 
 /** What frames cost. */
 export const FrameCost = {
-  /** PRIORITY, unknown types, DATA with next to nothing in it, WINDOW_UPDATE, frames for streams that are no more. */
+  /** PRIORITY, unknown types, DATA with next to nothing in it, WINDOW_UPDATE, frames for streams that are no more; less than {@link FRAMES_PER_WORK}. */
   small: 1,
-  /** PING: wants an answer. */
+  /** PING without need: wants an answer. One that follows something we sent is small. */
   ping: 10,
   /** SETTINGS: wants an answer, and may make us look at every stream. */
   settings: 100,

@@ -591,8 +591,9 @@ export class Connection implements StreamHost {
       return;
     }
     this.#output.frame(FrameType.PING, FrameFlag.ACK, 0, bytes.subarray(at, at + PING_BYTES));
-    this.#spend(FrameCost.ping);
-    // gRPC's rule: pings too soon are strikes, unless we have sent something since the last one (then it measures how fast that goes).
+    // gRPC's rule: pings too soon are strikes, unless we have sent something since the last one (then it measures how fast that goes). Clients of Go and Java
+    // send such a one after every answer, so that it must not cost more than the answer has earned.
+    this.#spend(this.#forgiven ? FrameCost.small : FrameCost.ping);
     const since = this.#lastPingMs === undefined ? Number.POSITIVE_INFINITY : this.nowMs - this.#lastPingMs;
     this.#lastPingMs = this.nowMs;
     if (this.#forgiven) {
