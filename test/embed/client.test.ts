@@ -23,6 +23,8 @@ const alone = { listenClientUrls: [], listenPeerUrls: [] } as const;
 
 describe("an embedded member", () => {
   it("tells where it is in its life, and who leads", async () => {
+    const listening = (): number => process.getActiveResourcesInfo().filter((kind) => /^(TCPServer|Pipe(Server)?)Wrap$/.test(kind)).length;
+    const before = listening();
     const server = await startEtcd({ ...alone, name: "a", inMemory: true });
     const leaders: string[] = [];
     const loop = (async () => {
@@ -32,6 +34,7 @@ describe("an embedded member", () => {
     const stop = server.onLeaderChanged((leader) => called.push(leader));
     await server.ready;
     expect(server).toMatchObject({ status: "ready", name: "a", leader: server.id, isLeader: true, clientUrls: [], peerUrls: [] });
+    expect(listening()).toBe(before);
     await eventually("the loop has seen the leader", () => leaders.length === 1);
     expect(leaders).toEqual([server.id]);
     expect(called.every((leader) => leader === server.id)).toBe(true);
