@@ -29,6 +29,8 @@ export interface StageOptions {
   readonly seed: number;
   /** All of it, not the bounded selection: scenarios repeat more often. */
   readonly long: boolean;
+  /** The machine is so busy that the bounded selection must do less. */
+  readonly hurry: boolean;
 }
 
 /** More work in the queue than this for each processor, and times say nothing about the server. */
@@ -40,6 +42,7 @@ export class Stage {
   readonly random: Random;
   readonly seed: number;
   readonly long: boolean;
+  readonly #hurry: boolean;
   readonly directory: string;
   readonly portBase: number;
   readonly notes: string[] = [];
@@ -51,8 +54,14 @@ export class Stage {
     this.seed = options.seed;
     this.random = seededRandom(options.seed);
     this.long = options.long;
+    this.#hurry = options.hurry;
     this.directory = options.directory;
     this.portBase = options.portBase;
+  }
+
+  /** How often to do something: so often in the bounded selection, so often in the long run. */
+  rounds(quick: number, long: number): number {
+    return this.long ? long : this.#hurry ? Math.ceil(quick / 2) : quick;
   }
 
   cluster(size: number, options: Partial<Pick<ClusterOptions, "flags" | "proxies" | "dataDirectories" | "portBase">> = {}): Cluster {

@@ -116,7 +116,7 @@ export const DISK_FULL_SCENARIOS: readonly Scenario[] = [
     run: (stage) =>
       withSmallDisk(stage, 1, 20_000, async (victim) => {
         const { cluster, member, disk, load } = victim;
-        for (let round = 0; round < (stage.long ? 6 : 2); round += 1) {
+        for (let round = 0; round < stage.rounds(2, 6); round += 1) {
           await load.progress(150);
           await fillAndFree(victim, () => sleep(stage.random.below(3000)));
         }

@@ -71,7 +71,7 @@ export const KILL_SCENARIOS: readonly Scenario[] = [
     quick: true,
     async run(stage) {
       const flags = ["--snapshot-count", "60", "--snapshot-catchup-entries", "20"];
-      await leaderKilled(stage, stage.long ? 8 : 2, flags, (load, round) => (round % 2 === 0 ? Promise.resolve() : load.progress(250)));
+      await leaderKilled(stage, stage.rounds(2, 8), flags, (load, round) => (round % 2 === 1 ? Promise.resolve() : load.progress(250)));
     },
   },
   {
@@ -82,7 +82,7 @@ export const KILL_SCENARIOS: readonly Scenario[] = [
       const cluster = stage.cluster(3, { flags: stage.random.chance({ of: 1, outOf: 2 }) ? ["--snapshot-count", "100"] : [] });
       await cluster.startAll();
       const load = stage.load(cluster, { clients: 9, compactEvery: 800 });
-      for (let round = 0; round < (stage.long ? 10 : 2); round += 1) {
+      for (let round = 0; round < stage.rounds(2, 10); round += 1) {
         await load.progress(200 + stage.random.below(200));
         await Promise.all(cluster.list.map((member) => cluster.kill(member)));
         for (const member of cluster.list) {
@@ -104,7 +104,7 @@ export const KILL_SCENARIOS: readonly Scenario[] = [
       const [member] = cluster.list;
       if (member === undefined) return;
       const load = stage.load(cluster, { clients: 12, compactEvery: 1500, padding: 3000, pauseMs: 1 });
-      for (let round = 0; round < (stage.long ? 40 : 10); round += 1) {
+      for (let round = 0; round < stage.rounds(8, 40); round += 1) {
         await load.progress(30 + stage.random.below(200));
         await cluster.kill(member);
         if (stage.random.chance({ of: 1, outOf: 3 })) {

@@ -1,6 +1,6 @@
 /** Clusters that grow, shrink and replace their members under load. */
 import type * as api from "../../../src/api/index.ts";
-import { sleep, until } from "../../support/server-process.ts";
+import { postJson, sleep, until } from "../../support/server-process.ts";
 import { type Cluster, type Member, removeMember } from "../cluster.ts";
 import type { Scenario, Stage } from "../scenario.ts";
 import type { Load } from "../verify.ts";
@@ -39,6 +39,32 @@ async function shrink(stage: Stage, cluster: Cluster, load: Load, member: Member
   }
   await load.unwatch(member);
   await cluster.dismiss(member);
+}
+
+/** Adds a member without a vote and starts it. */
+async function addLearner(stage: Stage, cluster: Cluster): Promise<Member> {
+  const learner = await until("a learner is added", 60_000, () => cluster.add(anyRunning(stage, cluster), true), 300);
+  cluster.launch(learner);
+  await until(`${learner.name} knows that it is a learner`, 60_000, async () => (await cluster.status(learner)).isLearner);
+  const { status, text } = await postJson(learner.spec.clientUrl, "/v3/kv/range", { key: "AA==" });
+  stage.require(status !== 200 && text.includes("learner"), `a learner answers a linearizable read: ${status} ${text}`);
+  return learner;
+}
+
+/** Asks for the vote until it has it: first it must have caught up. */
+async function promote(stage: Stage, cluster: Cluster, learner: Member): Promise<void> {
+  await until(
+    `${learner.name} is promoted`,
+    60_000,
+    async () => {
+      const asked = anyRunning(stage, cluster, learner);
+      const own = (await cluster.memberList(asked)).find(({ peerUrls }) => peerUrls.includes(learner.spec.peerUrl));
+      if (own === undefined) throw new Error(`${learner.name} is not in the list`);
+      if (own.isLearner) await cluster.call(asked, "/v3/cluster/member/promote", { ID: own.id.toString() });
+      return true;
+    },
+    200,
+  );
 }
 
 export const MEMBERSHIP_SCENARIOS: readonly Scenario[] = [
@@ -81,6 +107,33 @@ export const MEMBERSHIP_SCENARIOS: readonly Scenario[] = [
         await cluster.start(last);
       }
       stage.require((await listed(cluster)).length === 3, "three members");
+      await load.progress(100);
+      stage.note(`members at the end: ${cluster.list.map(({ name }) => name).join(", ")}`);
+      stage.requireGood(await load.verdict());
+    },
+  },
+  {
+    name: "learners",
+    about:
+      "learners join under load, read and vote only when promoted, and replace the members one by one; leaders are killed while they are promoted",
+    quick: false,
+    async run(stage) {
+      const cluster = stage.cluster(3, { flags: ["--snapshot-count", "200", "--snapshot-catchup-entries", "50"] });
+      await cluster.startAll();
+      const load = stage.load(cluster, { clients: 9 });
+      for (const original of cluster.list) {
+        await load.progress(200);
+        const learner = await addLearner(stage, cluster);
+        const leader = await cluster.leader();
+        const promoting = promote(stage, cluster, learner);
+        await sleep(stage.random.below(200));
+        await cluster.kill(leader);
+        await promoting;
+        await cluster.start(leader);
+        await cluster.untilServing();
+        load.watch(learner);
+        await shrink(stage, cluster, load, original);
+      }
       await load.progress(100);
       stage.note(`members at the end: ${cluster.list.map(({ name }) => name).join(", ")}`);
       stage.requireGood(await load.verdict());

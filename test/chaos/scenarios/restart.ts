@@ -13,7 +13,7 @@ export const RESTART_SCENARIOS: readonly Scenario[] = [
       await cluster.startAll();
       const load = stage.load(cluster, { clients: 12 });
       const windows: { from: number; to: number }[] = [];
-      for (let round = 0; round < (stage.long ? 6 : 1); round += 1) {
+      for (let round = 0; round < stage.rounds(1, 6); round += 1) {
         for (const member of cluster.list) {
           await load.progress(60);
           const wasLeader = (await cluster.leader()) === member;
