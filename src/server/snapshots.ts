@@ -3,17 +3,22 @@
  * leader. Formats and the swap of the store are in `snapshot/`; this is the life cycle (docs/ARCHITECTURE.md).
  */
 import { type Backend, createBatch } from "../backend/index.ts";
+import { RowSpace } from "../backend/row-spaces.ts";
 import { assert } from "../base/assert.ts";
 import type { Timer } from "../base/clock.ts";
 import { EtcdError } from "../base/errors.ts";
 import type { ClusterId, LogIndex } from "../base/ids.ts";
 import { hexId } from "../base/ids.ts";
+import { decodeLeaseRow } from "../lease/index.ts";
+import { EtcdRows } from "../mvcc/index.ts";
 import type { SnapshotMetadata, SnapshotRequest } from "../raft/index.ts";
 import type { WalFace } from "../wal/index.ts";
 import { belongsToSnapshot, decodeConfState, State, type StateOptions } from "./apply/state.ts";
 import { encodePosition } from "./backend-writer.ts";
 import { writeBackup } from "./backup.ts";
 import { backendDirectory, snapshotDirectory } from "./bootstrap.ts";
+import { isDamage } from "./bootstrap-error.ts";
+import { openRow } from "./checked-row.ts";
 import type { ServerConfig, ServerPorts } from "./config.ts";
 import { APPLIED_KEY, CHECKPOINT_KEY } from "./meta-rows.ts";
 import type { PeerTransport, SnapshotInfo, SnapshotSource } from "./peer/index.ts";
@@ -149,7 +154,10 @@ export class Snapshots {
         },
         (error: unknown) => {
           this.#preparing = undefined;
-          if (!this.#closed) this.#options.ports.logger.warn({ error: String(error) }, "failed to write a snapshot for a slow member");
+          if (this.#closed) return;
+          this.#options.ports.logger.warn({ error: String(error) }, "failed to write a snapshot for a slow member");
+          // This member's own state is damaged; when it comes back it will be healed.
+          if (isDamage(error)) this.#options.onFatal(error);
         },
       );
     }
@@ -169,6 +177,7 @@ export class Snapshots {
         storage: this.#spoolStorage,
         tag: "state",
         includes: belongsToSnapshot,
+        check: rowChecker(),
         defer: this.#options.ports.defer,
         signal: this.#abort.signal,
       });
@@ -373,4 +382,27 @@ export class Snapshots {
       if (!this.#closed) this.#options.ports.logger.warn({ error: text }, "snapshot work failed");
     });
   }
+}
+
+/** Throws for rows that are not as they were written. */
+function rowChecker(): (key: Uint8Array, value: Uint8Array) => void {
+  const rows = new EtcdRows();
+  return (key, value) => {
+    switch (key[0]) {
+      case RowSpace.revision:
+        rows.toEtcd(key, value);
+        return;
+      case RowSpace.lease:
+        decodeLeaseRow(key, value);
+        return;
+      case RowSpace.member:
+      case RowSpace.alarm:
+      case RowSpace.auth:
+        openRow(key, value, "a row of the state that another member needs");
+        return;
+      default:
+        // Few, and whoever receives them looks at them first.
+        return;
+    }
+  };
 }

@@ -96,6 +96,22 @@ const storages: [string, () => SpoolStorage][] = [
 describe.each(storages)("snapshots through the %s", (_name, newStorage) => {
   const newReceiver = (storage: SpoolStorage): SnapshotReceiver => new SnapshotReceiver({ storage, clusterId: header.clusterId, defer });
 
+  test("a damaged row ends the writing, and nothing is left of it", async () => {
+    const backend = await filled(2);
+    const outgoing = newStorage();
+    const snapshot = backend.snapshot();
+    let rows = 0;
+    const check = (): void => {
+      rows += 1;
+      if (rows === 40) throw new Error("row 40 is damaged");
+    };
+    await expect(writeSnapshotSpool({ backend, snapshot, header, storage: outgoing, tag: "2a", defer, check })).rejects.toThrow(
+      "row 40 is damaged",
+    );
+    expect(rows).toBe(40);
+    await snapshot.close();
+  });
+
   test("carry all rows but those of the chain, in slices", async () => {
     const backend = await filled(1);
     const expected = hex((await rowsOf(backend)).filter(([key]) => key[0] !== RowSpace.chain));

@@ -18,6 +18,8 @@ export interface WriteSpoolOptions {
   readonly tag: string;
   /** Rows to take; by default all but those of RowSpace.chain, which belong to one member's store and not to the state. */
   readonly includes?: ((key: Uint8Array) => boolean) | undefined;
+  /** Looks at each row before it is taken, and throws when it is damaged: what is damaged must not spread. */
+  readonly check?: ((key: Uint8Array, value: Uint8Array) => void) | undefined;
   /** Calls `fn` in a later turn of the event loop: ServerPorts.defer. */
   readonly defer: (fn: () => void) => void;
   readonly signal?: AbortSignal | undefined;
@@ -64,6 +66,7 @@ async function writeRows(options: WriteSpoolOptions, encoder: SnapshotEncoder, f
       if (slice.length === 0) break;
       for (const [key, value] of slice) {
         if (!includes(key)) continue;
+        options.check?.(key, value);
         const closed = encoder.row(key, value);
         if (closed !== undefined) await file.append(closed);
       }
