@@ -36,28 +36,39 @@ export class StoreRack {
     await disk.makeDirectory(directory);
     const path = `${directory}/${NAME}`;
     const storage = await this.#find(disk, path);
-    if (storage !== undefined) return new SimBackend(storage, disk, directory, delay);
+    if (storage !== undefined) {
+      // The life before may have ended in the middle of this, or with a failed sync; LevelDB, too, writes its current file anew at every start.
+      await this.#name(disk, path, directory, storage.id);
+      return new SimBackend(storage.storage, disk, directory, delay);
+    }
     this.#made += 1;
-    const id = `store-${this.#made}`;
+    const id = `store-${String(this.#made).padStart(8, "0")}`;
     const made = new MemoryStorage();
     this.#stores.set(id, made);
-    const file = await disk.open(path, { create: true });
-    await file.truncate(0);
-    await file.write(0, utf8Bytes(id));
-    await file.sync();
-    await file.close();
-    await disk.syncDirectory(directory);
-    await disk.syncDirectory(directory.slice(0, directory.lastIndexOf("/")));
+    await this.#name(disk, path, directory, id);
     return new SimBackend(made, disk, directory, delay);
   }
 
-  async #find(disk: Disk, path: string): Promise<MemoryStorage | undefined> {
+  async #name(disk: Disk, path: string, directory: string, id: string): Promise<void> {
+    const file = await disk.open(path, { create: true });
+    try {
+      await file.write(0, utf8Bytes(id));
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await disk.syncDirectory(directory);
+    await disk.syncDirectory(directory.slice(0, directory.lastIndexOf("/")));
+  }
+
+  async #find(disk: Disk, path: string): Promise<{ readonly id: string; readonly storage: MemoryStorage } | undefined> {
     if (!(await disk.exists(path))) return undefined;
     const file = await disk.open(path);
     const id = utf8Text(await file.read(0, 64));
     await file.close();
     // Torn while it was being made: nothing had been promised.
-    return this.#stores.get(id);
+    const storage = this.#stores.get(id);
+    return storage === undefined ? undefined : { id, storage };
   }
 }
 

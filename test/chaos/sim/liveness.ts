@@ -5,7 +5,9 @@
 import * as api from "../../../src/api/index.ts";
 import type { MemberId } from "../../../src/base/ids.ts";
 import { Dice } from "./dice.ts";
+import { perform } from "./kv-client.ts";
 import type { Machine } from "./machine.ts";
+import { bytesOf } from "./model.ts";
 import { checkHashes } from "./operator.ts";
 import { isQuorum } from "./oracle.ts";
 import type { World } from "./world.ts";
@@ -13,11 +15,15 @@ import type { World } from "./world.ts";
 /** Election timeouts within which a healed majority has a leader, when members have to be started, replay their log and perhaps take over the state first. */
 const RECOVERY_WITHIN = 40;
 
+/** The number of the client that writes at the end. */
+const WRITER = 900;
+
 export class Liveness {
   readonly #world: World;
   readonly #dice: Dice;
   readonly #core = new Set<Machine>();
   finished = false;
+  #writes = 0;
 
   constructor(world: World) {
     this.#world = world;
@@ -185,15 +191,15 @@ export class Liveness {
       let written = false;
       let reason = "";
       for (let attempt = 0; attempt < 4 && !written; attempt++) {
-        const request = api.CompactionRequest.create({ revision: 1 });
-        const result = await world.call(this.#dice, machine, 30_000, (services, context) => services.kv.compact(request, context));
-        // Refused by the state machine is as good as done: it went through the log.
-        written =
-          result.ok ||
-          result.reason === "compacted" ||
-          result.reason === "not-supported-for-learner" ||
-          result.reason === "future-revision";
-        if (!result.ok) reason = result.reason;
+        this.#writes += 1;
+        const nonce = `${WRITER}.${this.#writes};`;
+        const request = api.DeleteRangeRequest.create({ key: bytesOf("nothing"), rangeEnd: bytesOf(`nothing\0${nonce}`) });
+        const at = { client: WRITER, machine, timeoutMs: 30_000 };
+        const op = await perform(world, this.#dice, at, { kind: "delete", request, nonce }, (services, context) =>
+          services.kv.deleteRange(request, context),
+        );
+        written = op.outcome === "ok" || op.reason === "not-supported-for-learner";
+        reason = op.reason;
       }
       if (written) continue;
       world.violate("J11", `${machine.name} of a healed majority does not write: ${reason}: ${this.#describe()}`);

@@ -199,7 +199,3 @@ export class ElectionClient extends Holder {
 export function ownershipPrefix(name: string): string {
   return `${name}/`;
 }
-
-export function ownershipKeyOf(name: string, lease: bigint): string {
-  return `${name}/${hexId(lease)}`;
-}

@@ -184,6 +184,7 @@ export function makePlan(seed: number, options: PlanOptions = {}): Plan {
   const enabled = swarm(dice);
   const electionTicks = dice.pick([5, 10, 10, 10, 20]);
   const heartbeatMs = dice.pick([50, 100, 100, 100]);
+  const reorder = dice.percent(40);
   return {
     version: 1,
     seed,
@@ -193,13 +194,13 @@ export function makePlan(seed: number, options: PlanOptions = {}): Plan {
     valueBytesMax: dice.pick([10, 60, 200, 200, 3000]),
     clockPercent: Array.from({ length: 16 }, () => (enabled.has("clock-rate") && dice.percent(50) ? dice.between(95, 105) : 100)),
     noBattery: enabled.has("wall-jump") && dice.percent(30),
-    settings: makeSettings(dice, heartbeatMs, heartbeatMs * electionTicks),
+    settings: makeSettings(dice, heartbeatMs, heartbeatMs * electionTicks, reorder),
     network: {
       delayMs: dice.pick([0, 1, 1, 2, 5, 20, 60]),
       lossPerMille: enabled.has("network") ? dice.pick([0, 1, 10, 50]) : 0,
       duplicatePerMille: enabled.has("network") ? dice.pick([0, 5, 50, 200]) : 0,
       lateMs: dice.pick([20, 1000, 120_000]),
-      reorder: dice.percent(40),
+      reorder,
       clientDelayMs: dice.pick([0, 1, 5, 20]),
       clientLossPerMille: enabled.has("clients-cut") ? dice.pick([0, 5, 30]) : 0,
     },
@@ -242,8 +243,9 @@ function swarm(dice: Dice): Set<FaultKind> {
   return new Set(KINDS.filter(() => dice.percent(40)));
 }
 
-function makeSettings(dice: Dice, heartbeatMs: number, electionMs: number): MemberSettings {
+function makeSettings(dice: Dice, heartbeatMs: number, electionMs: number, reorder: boolean): MemberSettings {
   const tiny = dice.percent(60);
+  const appendBytesMax = dice.percent(30) ? 1 : 1024 * 1024;
   const sometimes = <T>(small: T, usual: T): T => (dice.percent(30) ? small : usual);
   return {
     heartbeatMs,
@@ -263,8 +265,9 @@ function makeSettings(dice: Dice, heartbeatMs: number, electionMs: number): Memb
     quotaBackendBytes: dice.percent(8) ? dice.pick([60_000, 200_000]) : 0,
     maxLearners: dice.pick([1, 1, 2]),
     walSegmentBytes: dice.pick([8192, 16_384, 16_384, 65_536]),
-    appendBytesMax: sometimes(1, 1024 * 1024),
-    inflightMessagesMax: sometimes(1, 512),
+    appendBytesMax,
+    // Hundreds of messages with an entry each that arrive in any order are refused one by one, and each refusal lets the leader send them all again.
+    inflightMessagesMax: sometimes(1, reorder && appendBytesMax === 1 ? 8 : 512),
     committedBytesMax: sometimes(1, 4 * 1024 * 1024),
     uncommittedBytesMax: sometimes(2000, 64 * 1024 * 1024),
     watchStreamBytesMax: sometimes(400, 16 * 1024 * 1024),

@@ -45,7 +45,11 @@ export class Pool {
   }
 
   #spawn(): ChildProcess {
-    const child = fork(WORKER, { execArgv: ["--import", "tsx"], stdio: ["ignore", "inherit", "inherit", "ipc"], serialization: "json" });
+    const child = fork(WORKER, {
+      execArgv: ["--max-semi-space-size=64", "--import", "tsx"],
+      stdio: ["ignore", "inherit", "inherit", "ipc"],
+      serialization: "json",
+    });
     this.#all.add(child);
     return child;
   }
