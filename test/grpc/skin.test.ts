@@ -505,6 +505,22 @@ for (const [name, transport] of [
       await eventually(() => server.metrics.rpc(api.HealthService.watch).handled[1] === 1);
     });
 
+    it("is told of an outage, and of its end", async () => {
+      let outage: string | undefined = "out of space";
+      await using server = await testGrpc({ transport, overrides: { health: { outage: () => outage } } });
+      await using client = new H2Client(server.port);
+      expect(statusIn(await client.unary(CHECK, named("")))).toBe(api.ServingStatus.NOT_SERVING);
+      const watch = client.call("/grpc.health.v1.Health/Watch", named(""));
+      await client.until(() => client.answer(watch).messages.length === 1);
+      expect(statusIn(client.answer(watch))).toBe(api.ServingStatus.NOT_SERVING);
+      outage = undefined;
+      expect(statusIn(await client.unary(CHECK, named("")))).toBe(api.ServingStatus.SERVING);
+      await client.until(() => client.answer(watch).messages.length === 2);
+      expect(api.HealthCheckResponse.decode(client.answer(watch).messages[1]?.bytes ?? Buffer.alloc(0)).status).toBe(
+        api.ServingStatus.SERVING,
+      );
+    });
+
     it("is refused where every call is refused", async () => {
       let [learner, leader] = [true, 7n];
       await using server = await testGrpc({ transport, overrides: { health: { isLearner: () => learner, leader: () => leader } } });

@@ -60,7 +60,7 @@ export function createGrpcServer(options: GrpcServerOptions): GrpcServer {
   const budget = new ReceiveBudget(options.receiveBytesMax ?? RECEIVE_BYTES_MAX);
   const messageBytesMax = options.maxRequestBytes + OVERHEAD_BYTES;
   const parts = new GrpcParts({ services, metrics, clock, logger, messageBytesMax, budget, onBug });
-  const methods = new MethodTable(services, createGrpcHealth(services.health), metrics);
+  const methods = new MethodTable(services, createGrpcHealth(services.health, clock), metrics);
   const transport = (options.transport ?? createHttp2Transport)({
     open: (call, head) => openCall(parts, methods, call, head),
     clock,

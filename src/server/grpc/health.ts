@@ -1,4 +1,4 @@
-/** grpc.health.v1 (api-messages.md section 12): one service, named "", that serves from start to stop. */
+/** grpc.health.v1 (api-messages.md section 12): one service, named "", that serves from start to stop, but for outages of its member. */
 import {
   type HealthCheckRequest,
   HealthCheckResponse,
@@ -7,6 +7,7 @@ import {
   rpcError,
   ServingStatus,
 } from "../../api/index.ts";
+import type { Clock } from "../../base/clock.ts";
 import { abortError } from "../proposals.ts";
 import type { CallContext, HealthService } from "../services/services.contract.ts";
 
@@ -16,36 +17,49 @@ export interface GrpcHealthService {
   watch(request: HealthCheckRequest, context: CallContext): AsyncIterable<HealthCheckResponse>;
 }
 
-export function createGrpcHealth(health: Pick<HealthService, "leader" | "isLearner">): GrpcHealthService {
+/** How often a watch looks whether something has changed. */
+const WATCH_MS = 1000;
+
+export function createGrpcHealth(health: Pick<HealthService, "leader" | "isLearner" | "outage">, clock: Clock): GrpcHealthService {
   const admit = (context: CallContext): void => {
     if (health.isLearner()) throw rpcError("not-supported-for-learner");
     if (context.requireLeader === true && health.leader() === 0n) throw rpcError("no-leader");
   };
-  const serving = (): HealthCheckResponse => HealthCheckResponse.create({ status: ServingStatus.SERVING });
+  const present = (): number => (health.outage() === undefined ? ServingStatus.SERVING : ServingStatus.NOT_SERVING);
   return {
     async check(request, context) {
       admit(context);
       if (request.service !== "") throw rpcError("unknown-health-service");
-      return serving();
+      return HealthCheckResponse.create({ status: present() });
     },
     async list(_request, context) {
       admit(context);
-      return HealthListResponse.create({ statuses: new Map([["", serving()]]) });
+      return HealthListResponse.create({ statuses: new Map([["", HealthCheckResponse.create({ status: present() })]]) });
     },
     async *watch(request, context) {
       admit(context);
-      yield request.service === "" ? serving() : HealthCheckResponse.create({ status: ServingStatus.SERVICE_UNKNOWN });
-      // Nothing ever changes: the stream stays open until its caller ends it.
-      await untilAborted(context.signal);
+      let told: number | undefined;
+      for (;;) {
+        const status = request.service === "" ? present() : ServingStatus.SERVICE_UNKNOWN;
+        if (status !== told) yield HealthCheckResponse.create({ status });
+        told = status;
+        await pause(clock, context.signal);
+      }
     },
   };
 }
 
-function untilAborted(signal: AbortSignal | undefined): Promise<never> {
-  return new Promise((_resolve, reject) => {
+/** Rejects when the call ends. */
+function pause(clock: Clock, signal: AbortSignal | undefined): Promise<void> {
+  return new Promise((resolve, reject) => {
     const end = (): void => {
+      timer.cancel();
       if (signal !== undefined) reject(abortError(signal));
     };
+    const timer = clock.timer(WATCH_MS, () => {
+      signal?.removeEventListener("abort", end);
+      resolve();
+    });
     if (signal?.aborted === true) end();
     else signal?.addEventListener("abort", end, { once: true });
   });
