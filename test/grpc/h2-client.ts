@@ -34,11 +34,25 @@ export class Answer {
   trailers: Fields | undefined;
   /** True when the first headers were the last. */
   trailersOnly = false;
-  bytes: Buffer = Buffer.alloc(0);
   ended = false;
   resetCode: number | undefined;
   /** How many DATA frames it came in. */
   dataFrames = 0;
+  /** How much came. */
+  byteLength = 0;
+  #parts: Buffer[] = [];
+
+  /** All that came, behind each other. */
+  get bytes(): Buffer {
+    if (this.#parts.length > 1) this.#parts = [Buffer.concat(this.#parts)];
+    return this.#parts[0] ?? Buffer.alloc(0);
+  }
+
+  add(bytes: Buffer): void {
+    this.dataFrames += 1;
+    this.byteLength += bytes.byteLength;
+    this.#parts.push(bytes);
+  }
 
   get over(): boolean {
     return this.ended || this.resetCode !== undefined;
@@ -283,8 +297,7 @@ export class H2Client implements AsyncDisposable {
     switch (frame.type) {
       case Frame.DATA:
         if (answer !== undefined) {
-          answer.bytes = answer.bytes.byteLength === 0 ? frame.payload : Buffer.concat([answer.bytes, frame.payload]);
-          answer.dataFrames += 1;
+          answer.add(frame.payload);
           if ((frame.flags & Flag.END_STREAM) !== 0) answer.ended = true;
         }
         if (this.#autoWindow && frame.payload.byteLength > 0) {
