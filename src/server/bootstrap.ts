@@ -654,8 +654,3 @@ function matchMembers(configured: readonly MemberRecord[], remote: RemoteMembers
 function peersOf(members: readonly MemberRecord[], own: MemberId): PeerAddress[] {
   return members.filter((member) => member.id !== own).map((member) => ({ id: member.id, urls: member.peerUrls }));
 }
-
-/** Entries that may be dropped from memory up to here, keeping `keep` behind `index` for slow followers. */
-export function catchUpFloor(index: LogIndex, keep: number): LogIndex {
-  return Math.max(0, index - keep);
-}

@@ -146,10 +146,6 @@ export class WorkloadGenerator {
   }
 }
 
-export function sameLog(contents: WalContents, state: LogState): boolean {
-  return describeLog(contents) === describeLog(state);
-}
-
 export function expectLog(contents: WalContents, state: LogState): void {
   deepStrictEqual(describeLog(contents), describeLog(state));
 }

@@ -3,17 +3,12 @@ import type { Clock, Timer } from "../../base/clock.ts";
 import type { Random } from "../../base/random.ts";
 
 const realSetImmediate = setImmediate;
-const realPerformanceNow = performance.now.bind(performance);
 
 /** Lets everything happen that needs no time. */
 export function realTurn(): Promise<void> {
   return new Promise((resolve) => {
     realSetImmediate(resolve);
   });
-}
-
-export function realNowMs(): number {
-  return realPerformanceNow();
 }
 
 /** What `setTimeout` gives in Node, as far as programs use it. */

@@ -25,10 +25,6 @@ export interface Protocol {
 export const PROTOCOLS = { json: jsonProtocol(), grpc: grpcProtocol() } satisfies Record<string, Protocol>;
 export type ProtocolName = keyof typeof PROTOCOLS;
 
-export function isProtocol(name: string): name is ProtocolName {
-  return Object.hasOwn(PROTOCOLS, name);
-}
-
 function messageOf(call: Call): { json: string; binary: Uint8Array } {
   switch (call.method) {
     case "put":

@@ -1,6 +1,5 @@
 /** Clients of the lock and election services, with fenced writes: what only the holder should do, guarded by the create revision of its key. */
 import * as api from "../../../src/api/index.ts";
-import { hexId } from "../../../src/base/ids.ts";
 import { Dice } from "./dice.ts";
 import { perform } from "./kv-client.ts";
 import type { Machine } from "./machine.ts";
