@@ -15,8 +15,9 @@ import {
   ServiceRegistry,
   type Session,
   stm,
+  type Transaction,
 } from "../../src/client/concurrency/index.ts";
-import { type EtcdClient, json, op } from "../../src/client/index.ts";
+import { type EtcdClient, json, localClient, op } from "../../src/client/index.ts";
 import { startTestEtcd, useTestCluster, useTestEtcd } from "../../src/testing/index.ts";
 import { eventually, failureOf, WAYS } from "./support.ts";
 
@@ -299,6 +300,136 @@ describe.each(WAYS)("recipes, $name", ({ connect }) => {
     await b.close();
     await eventually("nobody is left", () => view.list().length === 0);
     expect(await etcd().client.leases.list()).toEqual([]);
+  });
+});
+
+describe("recipes used wrongly", () => {
+  const etcd = useTestEtcd({ before: beforeAll, after: afterAll });
+  const unhandled: unknown[] = [];
+  const onUnhandled = (reason: unknown): void => void unhandled.push(reason);
+  beforeAll(() => void process.on("unhandledRejection", onUnhandled));
+  afterAll(async () => {
+    await new Promise((resolve) => setImmediate(resolve));
+    process.removeListener("unhandledRejection", onUnhandled);
+    expect(unhandled).toEqual([]);
+    expect(await etcd().client.leases.list()).toEqual([]);
+    expect(await etcd().client.count("", { prefix: true })).toBe(0);
+  });
+
+  it("say that their session is closed", async () => {
+    const session = await openSession(etcd().client);
+    const held = await session.mutex("m").lock();
+    const leadership = await session.election("e").campaign("me");
+    const inside = session.doubleBarrier("one", 1);
+    await inside.enter();
+    await session.close();
+    await session.close();
+    const after: Promise<unknown>[] = [
+      session.mutex("m").lock(),
+      session.mutex("m").tryLock(),
+      session.rwMutex("rw").readLock(),
+      session.rwMutex("rw").writeLock(),
+      session.withLock("m", () => "never"),
+      session.election("e").campaign("me"),
+      session.doubleBarrier("db", 1).enter(),
+      inside.leave(),
+    ];
+    for (const call of after) expect((await failureOf(call)).reason).toBe("lease-lost");
+    expect((await failureOf(held.unlock())).reason).toBe("lock-lost");
+    expect((await failureOf(leadership.proclaim("still"))).reason).toBe("lock-lost");
+    expect(await leadership.resign()).toBe(false);
+    await etcd().client.delete("one/", { prefix: true });
+  });
+
+  it("say that their client is closed", async () => {
+    const client = localClient({ members: [{ name: "test", services: () => etcd().server.services }], clock: etcd().clock });
+    const session = await openSession(client, { ttlSeconds: 5 });
+    const held = await session.mutex("m").lock();
+    const queue = new Queue(client, "q", { session });
+    const view = new ServiceRegistry(client).discover("svc");
+    await view.ready;
+    const waiting = [queue.dequeue(), view.waitForOne(), session.doubleBarrier("db", 2).enter()].map(failureOf);
+    await new Promise((resolve) => setImmediate(resolve));
+    client.close();
+    for (const { reason } of await Promise.all(waiting)) expect(["client-closed", "lease-lost"]).toContain(reason);
+    const after: Promise<unknown>[] = [
+      openSession(client),
+      queue.enqueue("x"),
+      queue.dequeue(),
+      queue.tryDequeue(),
+      new PriorityQueue(client, "pq").enqueue("x", 1),
+      new Barrier(client, "b").hold(),
+      new Barrier(client, "b").wait(),
+      new Counter(client, "c").add(1),
+      new Sequence(client, "s").next(),
+      stm(client, (tx) => tx.get("x")),
+      leaderOf(client, "e"),
+      observeLeader(client, "e").next(),
+      runWhileLeader(client, "e", () => "never"),
+      new ServiceRegistry(client).register("svc", { address: "a" }).ready,
+    ];
+    for (const call of after) expect((await failureOf(call)).reason).toBe("client-closed");
+    expect(held.signal.aborted).toBe(true);
+    // Nobody gives the lease back any more: it ends by itself, and what hangs on it goes.
+    await etcd().advance(10_000);
+    await eventually("the lease has ended", async () => (await etcd().client.leases.list()).length === 0);
+  });
+
+  it("leave nothing behind when a wait is aborted", async () => {
+    const { client } = etcd();
+    const [first, second] = await Promise.all([openSession(client), openSession(client)]);
+    const held = await first.mutex("m").lock();
+    const leadership = await first.election("e").campaign("first");
+    const write = await first.rwMutex("rw").writeLock();
+    const barrier = new Barrier(client, "b");
+    await barrier.hold();
+    const stop = new AbortController();
+    // One each: a runtime warns of signals that many listen to.
+    const options = (): { signal: AbortSignal } => ({ signal: AbortSignal.any([stop.signal]) });
+    const provider = new ServiceRegistry(client).discover("svc");
+    const waiting = [
+      second.mutex("m").lock(options()),
+      second.withLock("m", () => "never", options()),
+      second.rwMutex("rw").readLock(options()),
+      second.rwMutex("rw").writeLock(options()),
+      second.election("e").campaign("second", options()),
+      second.doubleBarrier("db", 2).enter(options()),
+      barrier.wait(options()),
+      new Queue(client, "q").dequeue(options()),
+      new PriorityQueue(client, "pq").dequeue(options()),
+      provider.waitForOne(options()),
+      runWhileLeader(client, "e", () => "never", options()),
+    ].map(failureOf);
+    await eventually("they wait", async () => (await client.count("", { prefix: true })) >= 9);
+    stop.abort(new Error("of the program"));
+    for (const error of await Promise.all(waiting)) expect(error).toMatchObject({ reason: "canceled" });
+    provider.close();
+    for (const one of [held, write]) await one.unlock();
+    await leadership.resign();
+    await barrier.release();
+    await eventually("all keys are gone", async () => (await client.count("", { prefix: true })) === 0);
+    await Promise.all([first.close(), second.close()]);
+    await eventually("and all leases", async () => (await client.leases.list()).length === 0);
+  });
+
+  it("refuse what makes no sense", async () => {
+    const { client } = etcd();
+    const session = await openSession(client);
+    const barrier = session.doubleBarrier("db", 1);
+    expect((await failureOf(barrier.leave())).reason).toBe("invalid-use");
+    await barrier.enter();
+    expect((await failureOf(barrier.enter())).reason).toBe("invalid-use");
+    await barrier.leave();
+    expect(() => session.doubleBarrier("db", 0)).toThrow(/at least one/);
+    expect(() => new Sequence(client, "s", { block: 0 })).toThrow(/at least one/);
+    let kept: Transaction | undefined;
+    await stm(client, (tx) => {
+      kept = tx;
+    });
+    expect((await failureOf((kept as Transaction).get("x"))).reason).toBe("invalid-use");
+    expect(() => kept?.put("x", "1")).toThrow(/is over/);
+    expect(() => kept?.delete("x")).toThrow(/is over/);
+    await session.close();
   });
 });
 

@@ -7,6 +7,7 @@ import { type KeyString, keyStringOf } from "../../base/bytes.ts";
 import type { EtcdClient } from "../client.ts";
 import type { KeyInput, KeyValue, ValueInput } from "../coding.ts";
 import { type CallOptions, Deadline } from "../deadline.ts";
+import { InvalidUseError } from "../errors.ts";
 import { type Compare, compare, type Op, op } from "../txn.ts";
 import { StmConflictError } from "./errors.ts";
 import { Turns } from "./turns.ts";
@@ -75,6 +76,7 @@ export async function stm<V, K, T>(
         // The revision of the first read was compacted away: that is a conflict with time.
         if (!attempt.pinned || !isRpcError(error, "compacted")) throw deadline.error ?? error;
       } finally {
+        attempt.end();
         leave?.();
       }
       if (committed !== undefined) return { value: value as T, revision: committed.revision, attempts };
@@ -122,6 +124,7 @@ class Attempt<V, K> implements Transaction<V, K> {
   /** Of the first read, for the levels that read at one revision. */
   #revision = 0;
   #first: Promise<unknown> | undefined;
+  #over = false;
 
   constructor(client: EtcdClient<V, K>, isolation: Isolation, signal: AbortSignal) {
     this.#client = client;
@@ -134,12 +137,22 @@ class Attempt<V, K> implements Transaction<V, K> {
     return this.#revision > 0;
   }
 
+  /** Whoever goes on using it does so in vain, and is told. */
+  end(): void {
+    this.#over = true;
+  }
+
+  #throwIfOver(): void {
+    if (this.#over) throw new InvalidUseError("the transaction is over: its function has ended");
+  }
+
   /** Of those that it depends on. */
   get firstKey(): string | undefined {
     return [...this.#reads.keys(), ...this.#writes.keys()][0];
   }
 
   async get(key: KeyInput<K>): Promise<V | undefined> {
+    this.#throwIfOver();
     const name = keyStringOf(this.#client.encodeKey(key));
     const write = this.#writes.get(name);
     if (write !== undefined) return write.value;
@@ -165,6 +178,7 @@ class Attempt<V, K> implements Transaction<V, K> {
   }
 
   put(key: KeyInput<K>, value: ValueInput<V>, options?: { readonly lease?: bigint }): void {
+    this.#throwIfOver();
     // Through the codec at once: the value may be changed afterwards, and must read as it will be stored.
     const encoded = this.#client.encodeValue(value);
     const operation = op.put(key, encoded as V, options);
@@ -172,6 +186,7 @@ class Attempt<V, K> implements Transaction<V, K> {
   }
 
   delete(key: KeyInput<K>): void {
+    this.#throwIfOver();
     this.#writes.set(keyStringOf(this.#client.encodeKey(key)), { key, operation: op.delete(key), value: undefined });
   }
 
