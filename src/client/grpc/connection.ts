@@ -66,6 +66,8 @@ export class Connection {
   readonly #target: Target;
   readonly #options: ConnectionOptions;
   #session: ClientHttp2Session | undefined;
+  /** Of {@link #session}. */
+  #socketNow: Socket | undefined;
   #connecting: Promise<ClientHttp2Session> | undefined;
   /** Of all connections that are not gone yet: those that take no new calls, too. */
   readonly #ends = new Set<(failure?: Error) => void>();
@@ -113,12 +115,24 @@ export class Connection {
   /** A call got no answer in its time: is anybody there? If not, the next call gets a connection of its own. */
   probe(): void {
     const session = this.ready;
+    const socket = this.#socketNow;
     const nowMs = performance.now();
-    if (session === undefined || nowMs - this.#probedMs < PROBE_PAUSE_MS) return;
+    if (session === undefined || socket === undefined || nowMs - this.#probedMs < PROBE_PAUSE_MS) return;
     this.#probedMs = nowMs;
-    const giveUp = setTimeout(() => session.destroy(new Error("no sign of life")), PROBE_MS);
-    session.once("close", () => clearTimeout(giveUp));
-    session.ping(() => clearTimeout(giveUp));
+    let heard = socket.bytesRead;
+    let timer: ReturnType<typeof setTimeout>;
+    const check = (): void => {
+      // The answer may be behind a lot of other bytes: while these come, somebody is there.
+      if (socket.bytesRead === heard) {
+        session.destroy(new Error("no sign of life"));
+        return;
+      }
+      heard = socket.bytesRead;
+      timer = setTimeout(check, PROBE_MS);
+    };
+    timer = setTimeout(check, PROBE_MS);
+    socket.once("close", () => clearTimeout(timer));
+    session.ping(() => clearTimeout(timer));
   }
 
   close(): void {
@@ -155,6 +169,7 @@ export class Connection {
         if (session.destroyed) return;
         session.setLocalWindowSize(WINDOW_BYTES);
         this.#session = session;
+        this.#socketNow = socket;
         resolve(session);
       });
       session.on("goaway", () => {
