@@ -72,9 +72,9 @@ export class SimDisk {
   for(user: DiskUser): Disk {
     const files = this.#files;
     const directories = this.#directories;
-    const write = (act: () => void): Promise<void> => {
+    const write = async (act: () => void): Promise<void> => {
       if (!user.dead) act();
-      return user.done("write");
+      await user.done("write");
     };
     return {
       makeDirectory: (path) =>
