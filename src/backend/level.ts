@@ -70,7 +70,7 @@ export class LevelBackend implements Backend {
       await db.close();
       const code = codeOf(error);
       if (code === "LEVEL_LOCKED") throw new DataDirectoryLockedError(directory, error);
-      throw code === "LEVEL_CORRUPTION" ? new BackendCorruptError(error) : new BackendFailedError(error);
+      throw code === "LEVEL_CORRUPTION" || lacksFile(error) ? new BackendCorruptError(error) : new BackendFailedError(error);
     }
     return new LevelBackend(db, directory);
   }
@@ -286,6 +286,11 @@ class LevelBackendIterator implements BackendIterator {
     for (const row of rows) row[1] ??= EMPTY_BYTES;
     return rows as [Uint8Array, Uint8Array][];
   }
+}
+
+/** The directory was made before, so what is not there is one of the store's own files: damage (failure catalogue BW18), in contrast to a disk that fails. */
+function lacksFile(error: unknown): boolean {
+  return error instanceof Error && error.cause instanceof Error && /No such file or directory/.test(error.cause.message);
 }
 
 function codeOf(error: unknown): string | undefined {

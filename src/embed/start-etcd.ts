@@ -3,7 +3,7 @@
  * the process, keeps no state at package level, and leaves nothing behind after `close()`.
  */
 import type { Socket } from "node:net";
-import { LevelBackend, MemoryBackend } from "../backend/index.ts";
+import { LevelBackend, lockDirectory, MemoryBackend } from "../backend/index.ts";
 import type { Clock } from "../base/clock.ts";
 import { systemClock } from "../base/clock-system.ts";
 import type { Disk } from "../base/disk.ts";
@@ -266,8 +266,7 @@ class Member implements EtcdServer {
       random: this.#random,
       disk: this.#disk,
       logger: this.#logger,
-      // LevelDB's lock is the only one that the system releases at death and that Node can take.
-      lockDirectory: (directory) => LevelBackend.open({ directory }),
+      lockDirectory,
       openBackend: (directory) => (config.inMemory ? Promise.resolve(new MemoryBackend()) : LevelBackend.open({ directory })),
       defer: injected.defer ?? ((fn) => void setImmediate(fn)),
       // Of all lives, so closed behind the last one.
