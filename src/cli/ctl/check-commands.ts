@@ -36,7 +36,8 @@ const RATE_SHARE = 0.9;
 const SLOWEST_SECONDS = 0.5;
 const DEVIATION_SECONDS = 0.1;
 const CALL_MS = 5000;
-const PAGE_DELETE_OPS = 10_000;
+/** For taking the keys away again, of which there may be millions. */
+const DELETE_MS = 60_000;
 
 function flags(what: string, prefix: string): readonly FlagSpec[] {
   return [
@@ -65,9 +66,9 @@ async function refuseUsedPrefix(client: Client, prefix: string, timeoutMs: numbe
 }
 
 /** Takes the keys away again, and what that leaves behind if wished. */
-async function cleanUp(client: Client, call: Call): Promise<void> {
+async function cleanUp(client: Client, ctl: Ctl, call: Call): Promise<void> {
   const { stdout } = call.context;
-  const options = { timeoutMs: PAGE_DELETE_OPS };
+  const options = { timeoutMs: DELETE_MS };
   const request = api.DeleteRangeRequest.create(prefixRange(keyOf(call.flags.string("prefix"))));
   const { header } = await client.call(api.KvService.deleteRange, request, options);
   if (call.flags.bool("auto-compact")) {
@@ -77,9 +78,12 @@ async function cleanUp(client: Client, call: Call): Promise<void> {
     stdout(`Compacted with revision ${revision}\n`);
   }
   if (call.flags.bool("auto-defrag")) {
-    for (const endpoint of client.endpoints) stdout(`Defragmenting ${JSON.stringify(endpoint)}\n`);
-    await client.call(api.MaintenanceService.defragment, api.DefragmentRequest.create());
-    for (const endpoint of client.endpoints) stdout(`Defragmented ${JSON.stringify(endpoint)}\n`);
+    for (const endpoint of client.endpoints) {
+      stdout(`Defragmenting ${JSON.stringify(endpoint)}\n`);
+      const one = await ctl.connect([endpoint]);
+      await one.call(api.MaintenanceService.defragment, api.DefragmentRequest.create());
+      stdout(`Defragmented ${JSON.stringify(endpoint)}\n`);
+    }
   }
 }
 
@@ -165,7 +169,7 @@ const perf: Command<ToolFace> = {
         () => progress(ctl, Math.min(PERF_SECONDS, Math.round(seconds())), PERF_SECONDS),
       );
       const total = seconds();
-      await cleanUp(client, call);
+      await cleanUp(client, ctl, call);
       judge(measured, total, load, call.context);
     });
   },
@@ -243,7 +247,7 @@ const dataScale: Command<ToolFace> = {
         () => progress(ctl, written, load.keys),
       );
       const after = await memoryOf(endpoint);
-      await cleanUp(client, call);
+      await cleanUp(client, ctl, call);
       if (measured.errors.size > 0) {
         stdout("FAIL: too many errors\n");
         for (const [text, count] of measured.errors) stdout(`FAIL: ERROR(${text}) -> ${count}\n`);

@@ -1,5 +1,7 @@
 /** What every command of the client tool works with: the global flags, the way to the servers, and how to show answers. */
+import { X509Certificate } from "node:crypto";
 import { readFileSync } from "node:fs";
+import { createSecureContext } from "node:tls";
 import { ExitError, type Invocation } from "../cobra/command.ts";
 import type { ToolFace } from "../cobra/face.ts";
 import type { FlagSet, FlagSpec } from "../cobra/flags.ts";
@@ -208,8 +210,22 @@ function readTls(files: TlsPaths, skipVerify: boolean): { tls: TlsFiles | undefi
   }
   const read = (path: string): Buffer | undefined => (path === "" ? undefined : readFile(path));
   const tls: TlsFiles = { cert: read(cert), key: read(key), ca: read(ca), skipVerify };
+  checkTls(tls);
   const wanted = cert !== "" || ca !== "" || !insecure;
   return { tls: wanted ? tls : undefined, secureTls: tls };
+}
+
+/** What can be told before anybody is dialled: files that are no certificates, or do not belong together. @throws ExitError */
+function checkTls({ ca, cert, key }: TlsFiles): void {
+  try {
+    // OpenSSL passes over what it cannot read there.
+    if (ca?.includes("-----BEGIN") === true) new X509Certificate(ca);
+    if (cert !== undefined && key !== undefined) createSecureContext({ cert, key });
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    const mismatch = code === "ERR_OSSL_X509_KEY_VALUES_MISMATCH";
+    throw new ExitError(Status.badArguments, mismatch ? "tls: private key does not match public key" : `x509: ${message}`);
+  }
 }
 
 function readFile(path: string): Buffer {

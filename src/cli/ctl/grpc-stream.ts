@@ -27,6 +27,7 @@ export async function* messagesOf<T extends object>(
 ): AsyncGenerator<T, void, undefined> {
   let head: IncomingHttpHeaders | undefined;
   let tail: IncomingHttpHeaders | undefined;
+  const { session } = stream;
   stream.on("response", (headers) => {
     head = headers;
   });
@@ -66,11 +67,13 @@ export async function* messagesOf<T extends object>(
   } finally {
     if (!stream.closed) stream.close(constants.NGHTTP2_CANCEL);
   }
-  checkEnd(stream, head, tail, failure);
+  // A connection that ends takes its streams with it, and Node gives them the code of a cancellation that nobody sent.
+  checkEnd(session?.destroyed === true ? undefined : stream.rstCode, head, tail, failure);
 }
 
+/** @throws GrpcError unless the call ended well. `rst` is undefined when there is no connection any more. */
 function checkEnd(
-  stream: ClientHttp2Stream,
+  rst: number | undefined,
   head: IncomingHttpHeaders | undefined,
   tail: IncomingHttpHeaders | undefined,
   failure: unknown,
@@ -86,7 +89,6 @@ function checkEnd(
   if (httpStatus !== 200) {
     throw new GrpcError(codeOfHttpStatus(httpStatus), `unexpected HTTP status code received from server: ${httpStatus}`);
   }
-  const rst = stream.rstCode;
   if (rst === constants.NGHTTP2_REFUSED_STREAM) throw new GrpcError(GrpcCode.Unavailable, "the stream was refused", { unsent: true });
   if (rst !== undefined && rst !== constants.NGHTTP2_NO_ERROR && head !== undefined) {
     throw new GrpcError(codeOfReset(rst), `stream terminated by RST_STREAM with error code: ${rst}`, { cause: failure });

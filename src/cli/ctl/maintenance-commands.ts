@@ -171,6 +171,8 @@ export const downgrade: Command<ToolFace> = {
 
 const SECTOR_BYTES = 512;
 const DIGEST_BYTES = 32;
+/** How often a long download tells how far it is. */
+const PROGRESS_MS = 3000;
 
 const save: Command<ToolFace> = {
   use: "save <filename>",
@@ -216,6 +218,7 @@ async function download(client: Client, path: string, timeoutMs: number | undefi
     // The end of what came, which may be the digest and must not be part of the sum.
     let tail: Buffer = Buffer.alloc(0);
     let bytes = 0;
+    let toldMs = started;
     for await (const response of client.stream(api.MaintenanceService.snapshot, api.SnapshotRequest.create(), { timeoutMs })) {
       if (response.version !== "") version = response.version;
       await file.writeFile(response.blob);
@@ -224,6 +227,9 @@ async function download(client: Client, path: string, timeoutMs: number | undefi
       const end = Math.max(0, known.byteLength - DIGEST_BYTES);
       digest.update(known.subarray(0, end));
       tail = Buffer.from(known.subarray(end));
+      if (performance.now() - toldMs < PROGRESS_MS) continue;
+      toldMs = performance.now();
+      logLine(face, "info", "downloading", { received: siBytes(bytes), remaining: siBytes(response.remainingBytes) });
     }
     if (bytes % SECTOR_BYTES !== DIGEST_BYTES) throw new Error(`sha256 checksum not found [bytes: ${bytes}]`);
     if (!digest.digest().equals(tail)) throw new Error("the snapshot does not match its sha256 checksum");

@@ -23,13 +23,13 @@ const REQUIRE_LEADER = { hasleader: "true" };
 const REOPEN_MS = 100;
 
 export class WatchStream {
-  readonly #client: Client;
+  readonly #client: Pick<Client, "duplex">;
   readonly #watches = new Map<bigint, Watch>();
   readonly #signal: AbortSignal;
   #call: DuplexCall<api.WatchRequest, api.WatchResponse> | undefined;
   #nextId = 1n;
 
-  constructor(client: Client, signal: AbortSignal) {
+  constructor(client: Pick<Client, "duplex">, signal: AbortSignal) {
     this.#client = client;
     this.#signal = signal;
   }
