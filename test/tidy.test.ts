@@ -335,6 +335,8 @@ describe("the package", () => {
 });
 
 describe("tools", () => {
+  /** They look at everything, beside other tests. */
+  const TOOL_MS = 120_000;
   const tool = (script: string, ...args: string[]): { status: number | null; output: string } => {
     const { status, stdout, stderr } = spawnSync(process.execPath, [join(ROOT, "node_modules", script), ...args], {
       cwd: ROOT,
@@ -345,16 +347,16 @@ describe("tools", () => {
 
   it("find no wrong types", () => {
     expect(tool("typescript/bin/tsc", "-p", "tsconfig.json", "--noEmit")).toEqual({ status: 0, output: "" });
-  });
+  }, TOOL_MS);
 
   it("find no platform in the pure roots", () => {
     expect(tool("typescript/bin/tsc", "-p", "tsconfig.pure.json", "--noEmit")).toEqual({ status: 0, output: "" });
-  });
+  }, TOOL_MS);
 
   it("find nothing to format or to mend", () => {
     const { status, output } = tool("@biomejs/biome/bin/biome", "check", "--colors=off", "--max-diagnostics=50", ".");
     const places = output.split("\n").flatMap((line) => /^(\S+\.\w+(?::\d+:\d+)? \S+)/.exec(line)?.[1] ?? []);
     expect(places).toEqual([]);
     expect(status, output).toBe(0);
-  });
+  }, TOOL_MS);
 });
