@@ -15,7 +15,7 @@ const CTL_MISSING = "HOLDFAST_ORACLE_ETCDCTL does not name an etcdctl binary";
 const GOLDEN = new URL("../golden/ctl/answers.jsonl", import.meta.url);
 /** One for all three, so that members have the same ids. */
 const PORT = 23_500;
-const DEADLINE_MS = 180_000;
+const DEADLINE_MS = 300_000;
 
 function recorded(): Answer[] {
   const lines = readFileSync(GOLDEN, "utf8").trimEnd().split("\n");

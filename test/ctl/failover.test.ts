@@ -84,5 +84,5 @@ describe("the client tool", () => {
     await until("the lease is renewed by another member", 30_000, () => renewed() > before + 1);
     expect((await ctl("endpoint", "health")).status).toBe(1);
     expect((await ctl("endpoint", "hashkv")).stdout.toString().split("\n").length).toBe(3);
-  }, 120_000);
+  }, 300_000);
 });

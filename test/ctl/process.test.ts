@@ -12,7 +12,7 @@ import { PackedPackage, type Running } from "../support/packed.ts";
 import { until } from "../support/server-process.ts";
 
 const PORT = 23_510;
-const TEST_MS = 60_000;
+const TEST_MS = 120_000;
 const ENDPOINT = `127.0.0.1:${PORT}`;
 const OTHER_ENDPOINT = `127.0.0.1:${PORT + 2}`;
 

@@ -1,6 +1,7 @@
 /** The package as users get it: packed by npm, unpacked beside the dependencies, its commands run as processes. */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, statSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -12,6 +13,40 @@ function run(program: string, args: readonly string[], cwd: string): string {
   const { status, stdout, stderr, error } = spawnSync(program, args, { cwd, encoding: "utf8" });
   if (status !== 0) throw new Error(`${program} ${args.join(" ")}: ${error?.message ?? stderr}`);
   return stdout;
+}
+
+const KEPT = join(ROOT, ".build/packed");
+/** Packages of other builds that are older go. */
+const KEPT_MS = 3_600_000;
+
+/** Where the unpacked package of the present build is. Files of tests that run at the same time, and later ones, share it. */
+function packedPlace(): string {
+  const hash = createHash("sha256");
+  for (const path of ["dist/.stamp", "package.json"]) hash.update(readFileSync(join(ROOT, path)));
+  const kept = join(KEPT, hash.digest("hex").slice(0, 32));
+  const place = join(kept, "node_modules/package");
+  if (existsSync(place)) return place;
+  mkdirSync(KEPT, { recursive: true });
+  for (const name of readdirSync(KEPT)) {
+    const path = join(KEPT, name);
+    if (Date.now() - statSync(path).mtimeMs > KEPT_MS) rmSync(path, { recursive: true, force: true });
+  }
+  const fresh = mkdtempSync(join(KEPT, "making-"));
+  run("npm", ["pack", "--ignore-scripts", "--silent", "--pack-destination", fresh], ROOT);
+  const archive = readdirSync(fresh).find((name) => name.endsWith(".tgz"));
+  if (archive === undefined) throw new Error("npm pack made no archive");
+  mkdirSync(join(fresh, "node_modules"));
+  run("tar", ["-xzf", archive, "-C", "node_modules"], fresh);
+  // The dependencies stand where they are; nothing of the repository but the package itself is reachable otherwise.
+  symlinkSync(join(ROOT, "node_modules"), join(fresh, "node_modules/package/node_modules"));
+  try {
+    renameSync(fresh, kept);
+  } catch (error) {
+    // Somebody else was faster.
+    if (!existsSync(place)) throw error;
+    rmSync(fresh, { recursive: true, force: true });
+  }
+  return place;
 }
 
 export interface Ended {
@@ -89,24 +124,16 @@ export class PackedPackage {
     this.commands = commands;
   }
 
-  /** Builds, if what is built is old, and packs. */
+  /** Builds, if what is built is old, and packs, if nobody has packed the same before. */
   static make(): PackedPackage {
     run(process.execPath, ["--input-type=module", "-e", "(await import('./scripts/lib/setup.mjs')).prepare()"], ROOT);
-    const directory = mkdtempSync(join(tmpdir(), "holdfast-packed-"));
-    run("npm", ["pack", "--ignore-scripts", "--silent", "--pack-destination", directory], ROOT);
-    const archive = readdirSync(directory).find((name) => name.endsWith(".tgz"));
-    if (archive === undefined) throw new Error("npm pack made no archive");
-    const place = join(directory, "node_modules");
-    mkdirSync(place);
-    run("tar", ["-xzf", join(directory, archive), "-C", place], directory);
-    // The dependencies stand where they are; nothing of the repository but the package itself is reachable otherwise.
-    symlinkSync(join(ROOT, "node_modules"), join(place, "package/node_modules"));
-    const { bin } = JSON.parse(readFileSync(join(place, "package/package.json"), "utf8")) as { bin: Record<string, string> };
-    const scripts = Object.entries(bin).map(([name, path]) => [name, join(place, "package", path)] as const);
+    const place = packedPlace();
+    const { bin } = JSON.parse(readFileSync(join(place, "package.json"), "utf8")) as { bin: Record<string, string> };
+    const scripts = Object.entries(bin).map(([name, path]) => [name, join(place, path)] as const);
     for (const [name, script] of scripts) {
       if (!statSync(script).isFile()) throw new Error(`the command ${name} is missing in the package`);
     }
-    return new PackedPackage(directory, Object.fromEntries(scripts));
+    return new PackedPackage(mkdtempSync(join(tmpdir(), "holdfast-packed-")), Object.fromEntries(scripts));
   }
 
   start(command: string, words: readonly string[], environment: Readonly<Record<string, string>> = {}): Running {

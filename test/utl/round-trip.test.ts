@@ -13,7 +13,7 @@ import { etcdKind, holdfastKind, type MemberSpec, memberFlags, type ServerKind, 
 
 const ORACLE_UTL = process.env.HOLDFAST_ORACLE_ETCDUTL;
 const UTL_MISSING = "HOLDFAST_ORACLE_ETCDUTL does not name an etcdutl binary";
-const TEST_MS = 120_000;
+const TEST_MS = 300_000;
 const PORT = 23_560;
 const ROOT_USER = ["--user", "root:pw"];
 const LEASE = "7000000000000001";
