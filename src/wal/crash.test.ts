@@ -1,4 +1,4 @@
-import { beforeAll, describe, expect, test } from "vitest";
+import { beforeAll, describe, expect, test, vi } from "vitest";
 import { DiskDeadError, ModelDisk } from "../../test/support/model-disk.ts";
 import { type Life, liveWal, recoveredAppends, runSteps, type Step } from "../../test/support/wal-crash.ts";
 import { confState, describeLog, entries, type LogState, member, WorkloadGenerator } from "../../test/support/wal-model.ts";
@@ -6,6 +6,9 @@ import { setVerify } from "../base/assert.ts";
 import { NO_MEMBER } from "../base/ids.ts";
 import { type Random, seededRandom } from "../base/random.ts";
 import { Wal, WalCorruptError } from "./index.ts";
+
+// Much computing, which takes its time on a busy machine.
+vi.setConfig({ testTimeout: 120_000 });
 
 const options = { directory: "data/wal", segmentBytes: 2048 };
 

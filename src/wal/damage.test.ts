@@ -1,6 +1,6 @@
 /** What recovery makes of a log that was changed behind its back: the same contents, or a refusal; never a silent loss of what was acknowledged. */
 import { crc32 } from "node:zlib";
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { DiskDeadError, ModelDisk } from "../../test/support/model-disk.ts";
 import {
   appended,
@@ -17,6 +17,9 @@ import { EtcdError } from "../base/errors.ts";
 import { NO_MEMBER } from "../base/ids.ts";
 import { seededRandom } from "../base/random.ts";
 import { Wal, type WalContents, WalCorruptError } from "./index.ts";
+
+// Much computing, which takes its time on a busy machine.
+vi.setConfig({ testTimeout: 120_000 });
 
 const directory = "wal";
 const FIRST = "0000000000000000-0000000000000000.wal";

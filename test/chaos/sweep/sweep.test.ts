@@ -1,5 +1,5 @@
 /** A thin slice of `npm run sweep`, and proof that it would notice. */
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import * as api from "../../../src/api/index.ts";
 import { utf8Bytes } from "../../../src/base/bytes.ts";
 import { MemoryNetwork } from "../../../src/server/peer/index.ts";
@@ -7,6 +7,9 @@ import { type SweepOptions, sweepCrashPoints } from "./crash-points.ts";
 import { sweepDamage } from "./damage.ts";
 import { Loop } from "./loop.ts";
 import { bootMember, Image } from "./machine.ts";
+
+// Much computing, which takes its time on a busy machine.
+vi.setConfig({ testTimeout: 120_000 });
 
 const thin: SweepOptions = { operations: 60, members: 1, powerLosses: 1, every: 7, againEvery: 10 };
 
