@@ -3,14 +3,7 @@ import assert from "node:assert/strict";
 import { op, startEtcd } from "holdfast";
 import { observeLeader, openSession, runWhileLeader } from "holdfast/concurrency";
 
-// Short timings let a lease be as short as a second.
-await using server = await startEtcd({
-  inMemory: true,
-  listenClientUrls: [],
-  listenPeerUrls: [],
-  heartbeatInterval: 20,
-  electionTimeout: 200,
-});
+await using server = await startEtcd({ inMemory: true, listenClientUrls: [], listenPeerUrls: [] });
 await server.ready;
 const { client } = server;
 
@@ -33,7 +26,8 @@ const sawLast = async (value: string): Promise<void> => {
   }
 };
 
-const [first, second, third] = await Promise.all([1, 2, 3].map(() => openSession(client, { ttlSeconds: 1 })));
+// The first one is going to die: its short lease is what the others will wait for.
+const [first, second, third] = await Promise.all([3, 30, 30].map((ttlSeconds) => openSession(client, { ttlSeconds })));
 assert.ok(first && second && third);
 
 const reign = await first.election("scheduler").campaign("first");

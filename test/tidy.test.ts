@@ -334,7 +334,7 @@ describe("the package", () => {
   });
 });
 
-describe("tools", () => {
+describe("tools", { timeout: 120_000 }, () => {
   /** They look at everything, beside other tests. */
   const TOOL_MS = 120_000;
   const tool = (script: string, ...args: string[]): { status: number | null; output: string } => {

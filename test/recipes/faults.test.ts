@@ -7,7 +7,10 @@ import { BODIES } from "./bodies.ts";
 
 const DURATION_MS = 2500;
 
-describe("recipes under faults keep their promises", () => {
+/** Simulated time is short, but a loaded machine takes long for it. */
+const timeout = 120_000;
+
+describe("recipes under faults keep their promises", { timeout }, () => {
   it.each(Object.entries(BODIES))("%s", async (_, body) => {
     const { value } = await faultRun({ seed: 3, durationMs: DURATION_MS, body });
     expect(value).toBeGreaterThan(0);
@@ -57,7 +60,7 @@ async function program(run: FaultRun): Promise<string> {
   return words.join(" ");
 }
 
-describe("a fault run", () => {
+describe("a fault run", { timeout }, () => {
   it("is the same again with the same seed, and another one with another", async () => {
     const [first, again, other] = await Promise.all([7, 7, 8].map((seed) => faultRun({ seed, durationMs: 3500, body: program })));
     expect(again).toEqual(first);
@@ -115,7 +118,7 @@ describe("a fault run", () => {
   });
 });
 
-describe("a queue with receipts", () => {
+describe("a queue with receipts", { timeout }, () => {
   it("loses nothing when answers are lost", async () => {
     const { value } = await faultRun({
       seed: 11,
