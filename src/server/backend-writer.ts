@@ -241,6 +241,20 @@ export class BackendWriter {
     this.#failed ??= new Error("the backend writer is closed");
   }
 
+  /**
+   * Nothing is written any more, for the open batch holds half of an entry's effects: were it written, the rest of it and the entry itself would come on top of
+   * them after a restart. The log has everything.
+   */
+  abandon(error: Error): void {
+    this.#failed ??= error;
+    const waiters = this.#waiters;
+    this.#waiters = [];
+    for (const waiter of waiters) waiter.reject(this.#failed);
+    const boundary = this.#boundary;
+    this.#boundary = [];
+    for (const work of boundary) work.fail(this.#failed);
+  }
+
   #wait(needsIdle: boolean): Promise<void> {
     if (this.#failed !== undefined) return Promise.reject(this.#failed);
     return new Promise((resolve, reject) => {
@@ -300,14 +314,9 @@ export class BackendWriter {
       },
       (error: unknown) => {
         this.#inFlight = undefined;
-        this.#failed = error instanceof Error ? error : new Error(String(error));
-        const waiters = this.#waiters;
-        this.#waiters = [];
-        for (const waiter of waiters) waiter.reject(this.#failed);
-        const boundary = this.#boundary;
-        this.#boundary = [];
-        for (const work of boundary) work.fail(this.#failed);
-        this.#options.onFailed(this.#failed);
+        const failure = error instanceof Error ? error : new Error(String(error));
+        this.abandon(failure);
+        this.#options.onFailed(failure);
       },
     );
   }

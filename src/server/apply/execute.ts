@@ -3,7 +3,7 @@
  * the watch hub, answers to the waiters; deterministic on every member, whatever its disk or its callers do.
  */
 import * as api from "../../api/index.ts";
-import { rpcError } from "../../api/rpc-errors.ts";
+import { RpcError, rpcError } from "../../api/rpc-errors.ts";
 import { requireDeleteRange, requireLeaseWrite, requirePut, requireTxn } from "../../auth/index.ts";
 import { assert, InvariantError } from "../../base/assert.ts";
 import type { KeyString } from "../../base/bytes.ts";
@@ -119,6 +119,16 @@ export class Executor {
    * Throws only when an invariant is broken: then the member stops.
    */
   execute(state: State, entries: readonly Entry[], requests: readonly (RaftRequest | undefined)[]): void {
+    try {
+      this.#executeAll(state, entries, requests);
+    } catch (error) {
+      state.writer.abandon(error instanceof Error ? error : new Error(String(error)));
+      throw error;
+    }
+    state.writer.advance(state.appliedIndex, state.appliedTerm);
+  }
+
+  #executeAll(state: State, entries: readonly Entry[], requests: readonly (RaftRequest | undefined)[]): void {
     for (let i = 0; i < entries.length; i++) {
       const entry = entries[i] as Entry;
       const request = requests[i];
@@ -131,7 +141,6 @@ export class Executor {
       state.appliedTerm = entry.term;
       this.#options.onEntry?.(entry, state);
     }
-    state.writer.advance(state.appliedIndex, state.appliedTerm);
   }
 
   #request(state: State, entry: Entry, request: RaftRequest): void {
@@ -142,8 +151,8 @@ export class Executor {
       if (request.leaderTerm !== 0 && request.leaderTerm !== entry.term) throw rpcError("not-leader");
       result = this.#dispatch(state, request, entry.index);
     } catch (error) {
-      // Expected errors are answers; anything else is a bug, and the state may be half changed: stop.
-      if (!EtcdError.is(error)) throw error;
+      // Refusals are answers, the same on every member. Anything else, a row that cannot be read among them, is this member's own: it is half changed and stops.
+      if (!(error instanceof RpcError)) throw error;
       this.#measure(request, false, started, waiter);
       waiter?.reject(error);
       return;
