@@ -731,7 +731,7 @@ func sequenceBySTM(env *environment, isolation concurrency.Isolation, name strin
 	defer cancel()
 	key := "sequence/" + name
 	turns := make(chan struct{}, env.atOnce)
-	return sequence(ctx, env, key, func() (int, error) {
+	return sequence(ctx, cancel, env, key, func() (int, error) {
 		number := 0
 		turns <- struct{}{}
 		_, err := concurrency.NewSTM(env.client, func(stm concurrency.STM) error {
@@ -768,7 +768,7 @@ func sequenceByMutex(env *environment) error {
 			session.Close()
 		}
 	}()
-	return sequence(ctx, env, key, func() (int, error) {
+	return sequence(ctx, cancel, env, key, func() (int, error) {
 		session := <-sessions
 		defer func() { sessions <- session }()
 		lock := concurrency.NewMutex(session, "sequence-lock")
@@ -791,7 +791,7 @@ func sequenceByMutex(env *environment) error {
 	})
 }
 
-func sequence(ctx context.Context, env *environment, key string, draw func() (int, error)) error {
+func sequence(ctx context.Context, cancel context.CancelFunc, env *environment, key string, draw func() (int, error)) error {
 	if _, err := env.client.Put(ctx, key, "0"); err != nil {
 		return err
 	}
@@ -800,6 +800,8 @@ func sequence(ctx context.Context, env *environment, key string, draw func() (in
 		for range env.numbers {
 			number, err := draw()
 			if err != nil {
+				// The others may wait for what this caller holds.
+				cancel()
 				return err
 			}
 			drawn <- number
