@@ -20,7 +20,7 @@ export interface SweepOptions {
   readonly powerLosses: number;
   /** Looks at every so-many-th point only; 1 for all. */
   readonly every: number;
-  /** Every so-many-th image goes on, loses power again and boots again. */
+  /** Of so many images one goes on, loses power again and boots again, and another one dies while it boots, twice, before it may. */
   readonly againEvery: number;
   readonly mutants?: ReadonlySet<string> | undefined;
   /** Gives up at the first violation. */
@@ -61,6 +61,8 @@ export async function sweepCrashPoints(options: SweepOptions): Promise<SweepRepo
 }
 
 const NAMES = ["a", "b", "c"];
+/** Changes that belong to a state on its way into the store. */
+const INSTALLING = /\/snap\/(?:db\.|[^/]*\.part$)/;
 
 class CrashPoints {
   readonly #options: SweepOptions;
@@ -187,7 +189,8 @@ class CrashPoints {
     if (this.#over()) return;
     this.#points += 1;
     this.#kinds[kind] = (this.#kinds[kind] ?? 0) + 1;
-    if (this.#points % this.#options.every !== 0) return;
+    // Taking over a received state has few steps, and each of them counts.
+    if (this.#points % this.#options.every !== 0 && !INSTALLING.test(path)) return;
     this.#pending.push({
       label: `${this.#points}: ${kind} ${path}`,
       at: this.#points,
@@ -243,7 +246,9 @@ class CrashPoints {
     this.#known.add(signature);
     this.#checked += 1;
     try {
-      await this.#checkMachines(images, point, this.#checked % this.#options.againEvery === 0);
+      const turn = this.#checked % this.#options.againEvery;
+      if (turn === 1) for (let n = 0; n < 2; n++) await this.#dieBooting(images, point.at + n);
+      await this.#checkMachines(images, point, turn === 0);
     } catch (error) {
       this.#violations.push(`${how}${seed === 0 ? "" : ` ${seed}`} at ${point.label}${part}: ${reasonOf(error)}`);
     }
@@ -275,6 +280,18 @@ class CrashPoints {
     const pairs = await after.loop.finish(pairsAt(after.leader, revision));
     if (after.leader.store.revision !== revision + 1) throw new Error("after a second power loss the put is not there");
     if (pairs !== history.get(revision)) throw new Error("after a second power loss the pairs are not the same");
+  }
+
+  /** Everything dies again at some change of the disk while it boots, or shortly after. */
+  async #dieBooting(images: readonly Image[], seed: number): Promise<void> {
+    const random = seededRandom(seed);
+    for (const { disk } of images) disk.dieAt(disk.events + 1 + random.below(60));
+    try {
+      await this.#bootAll(images);
+    } catch (error) {
+      if (!images.some(({ disk }) => disk.isDead)) throw error;
+    }
+    for (const image of images) image.crash("power-loss", random);
   }
 
   async #bootAll(images: readonly Image[]): Promise<{ loop: Loop; servers: readonly Server[]; leader: Server }> {

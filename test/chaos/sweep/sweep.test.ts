@@ -24,7 +24,7 @@ describe("a crash and a power loss at points of a workload", () => {
   });
 
   test("K5, K11, BW11, BS4, BS5: three members, all down at once, also in the middle of a snapshot's installation", async () => {
-    const report = await sweepCrashPoints({ ...thin, members: 3, every: 61 });
+    const report = await sweepCrashPoints({ ...thin, members: 3, every: 97 });
     expect(report.violations).toEqual([]);
     expect(report.checked).toBeGreaterThan(20);
     expect(report.snapshotsInstalled).toBeGreaterThan(0);
