@@ -1,5 +1,5 @@
 /**
- * Work on files and data directories without a member: what `holdfastutl` does, for programs of your own, too. Paths of backups may name a backup file, of
+ * Work on files and data directories without a member: what `holdfastutl` does. Paths of backups may name a backup file, of
  * holdfast or of etcd, or the store in a data directory on which no member runs (`<data-dir>/member/snap/db`).
  */
 import { open, stat } from "node:fs/promises";
@@ -125,7 +125,7 @@ export function storeOf(dataDir: string): string {
 
 async function withBackup<T>(path: string, patience: Patience, work: (source: BoltSource) => Promise<T>): Promise<T> {
   if ((await stat(path)).isDirectory()) {
-    const backup = await storeBackup(storeOptions(path, patience));
+    const backup = await storeBackup(storeOptions(path, patience), `offline${process.pid.toString(36)}`);
     try {
       return await work(backup);
     } finally {

@@ -83,12 +83,12 @@ export function storeHashKv(options: OfflineStoreOptions, revision: Revision): P
   return withState(options, ({ store }) => store.hashByRevision(revision));
 }
 
-/** The store as a backup file without a digest, beside the store until it is removed. @throws as storeHashKv */
-export function storeBackup(options: OfflineStoreOptions): Promise<SpooledBackup> {
+/** The store as a backup file without a digest, beside the store until it is removed. `tag` tells it from others. @throws as storeHashKv */
+export function storeBackup(options: OfflineStoreOptions, tag: string): Promise<SpooledBackup> {
   const { disk, directory, defer } = options;
   return withState(options, (state) => {
     const storage = diskSpool(disk, `${directory}/..`);
-    return spoolBackup({ state, storage, tag: "offline", defer, signal: new AbortController().signal });
+    return spoolBackup({ state, storage, tag, defer, signal: new AbortController().signal });
   });
 }
 

@@ -218,6 +218,14 @@ describe("the tool for files", () => {
     const again = await runUtl(["wal", "inspect", join(dataDir, "member/wal")]);
     expect(again.stdout.toString("utf8")).toContain("MemberID: 8e9e05c52164694d\nClusterID: cdf818194e3a8c32\nTerm: 1\n");
     expect(readFileSync(join(dataDir, "member/wal", "0000000000000000-0000000000000000.wal")).equals(before)).toBe(true);
+    const altered = Buffer.from(before);
+    altered[200] = (altered[200] as number) ^ 1;
+    mkdirSync(join(place, "altered"));
+    writeFileSync(join(place, "altered/0000000000000000-0000000000000000.wal"), altered);
+    expect(await runUtl(["wal", "inspect", join(place, "altered")])).toMatchObject({
+      status: 1,
+      stderr: expect.stringMatching(/^Error: wal: damaged-record in 0000000000000000-0000000000000000\.wal at offset \d+: /),
+    });
     expect(await runUtl(["wal", "inspect", join(place, "nothing")])).toMatchObject({
       status: 1,
       stderr: `Error: wal: no log in ${join(place, "nothing")}\n`,
