@@ -5,6 +5,8 @@ import { systemDisk } from "../../src/base/disk-system.ts";
 export class FailingDisk implements Disk {
   /** Every write fails for want of space. */
   full = false;
+  /** After so many changes it is full. */
+  fullAfter = Number.POSITIVE_INFINITY;
   /** Code with which the next sync of a file fails; later ones succeed, as kernels do. */
   nextSyncFails: string | undefined;
   /** After so many changes all further operations fail, as if the process had died then. */
@@ -73,6 +75,8 @@ export class FailingDisk implements Disk {
 
   #change(syscall: string): void {
     this.diesAfter -= 1;
+    this.fullAfter -= 1;
+    if (this.fullAfter < 0) this.full = true;
     if (this.diesAfter < 0) throw systemError("EIO", syscall);
   }
 
