@@ -210,6 +210,13 @@ describe.each(WAYS)("recipes, $name", ({ connect }) => {
       );
       expect(results.map(({ value }) => value).sort((a, b) => a - b)).toEqual(Array.from({ length: 20 }, (_, i) => i + 1));
     }
+    await stm(client, async (tx) => {
+      // Of what is stored, not of what it is about to write.
+      const { modRevision } = (await client.get("serializable")) ?? { modRevision: -1 };
+      expect([await tx.revision("serializable"), await tx.revision("nothing")]).toEqual([modRevision, 0]);
+      tx.put("serializable", "1");
+      expect(await tx.revision("serializable")).toBe(modRevision);
+    });
     await stm(client, (tx) => tx.delete("serializable"));
     expect(await client.get("serializable")).toBeUndefined();
     expect((await stm(client, (tx) => tx.get("nothing"))).value).toBeUndefined();

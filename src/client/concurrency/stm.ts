@@ -32,6 +32,8 @@ export interface StmOptions extends Pick<CallOptions, "signal" | "timeoutMs"> {
 export interface Transaction<V = string, K = string> {
   /** The value, or undefined if there is none. */
   get(key: KeyInput<K>): Promise<V | undefined>;
+  /** Of the last change of the key before the transaction; 0 if there is none. Counts as reading it. */
+  revision(key: KeyInput<K>): Promise<number>;
   put(key: KeyInput<K>, value: ValueInput<V>, options?: { readonly lease?: bigint }): void;
   delete(key: KeyInput<K>): void;
 }
@@ -156,14 +158,23 @@ class Attempt<V, K> implements Transaction<V, K> {
     const name = keyStringOf(this.#client.encodeKey(key));
     const write = this.#writes.get(name);
     if (write !== undefined) return write.value;
+    return (await this.#read(name, key))?.value;
+  }
+
+  async revision(key: KeyInput<K>): Promise<number> {
+    this.#throwIfOver();
+    return (await this.#read(keyStringOf(this.#client.encodeKey(key)), key))?.modRevision ?? 0;
+  }
+
+  async #read(name: KeyString, key: KeyInput<K>): Promise<KeyValue<V, K> | undefined> {
     const known = this.#reads.get(name);
-    if (known !== undefined && this.#isolation !== "read-committed") return known.kv?.value;
+    if (known !== undefined && this.#isolation !== "read-committed") return known.kv;
     const kv = await (this.#atOneRevision ? this.#readPinned(key) : this.#client.get(key, { signal: this.#signal }));
     // Two reads of the same key at the same time: the first answer counts for both.
     const again = this.#reads.get(name);
-    if (again !== undefined && this.#isolation !== "read-committed") return again.kv?.value;
+    if (again !== undefined && this.#isolation !== "read-committed") return again.kv;
     this.#reads.set(name, { key, kv });
-    return kv?.value;
+    return kv;
   }
 
   /** The first read decides the revision; others that begin before its answer wait for it. */
