@@ -4,11 +4,13 @@
  */
 import type { Backend, BackendBatch, BackendIterator, BackendRange, BackendSnapshot } from "../../../src/backend/backend.ts";
 import { MemoryBackend, MemoryStorage } from "../../../src/backend/memory.ts";
+import { RowSpace } from "../../../src/backend/row-spaces.ts";
 import { utf8Bytes, utf8Text } from "../../../src/base/bytes.ts";
 import type { Disk } from "../../../src/base/disk.ts";
 import type { Random } from "../../../src/base/random.ts";
 
 const NAME = "STORE";
+const NO_MUTANTS: ReadonlySet<string> = new Set();
 
 /** All stores that one machine ever had. */
 export class StoreRack {
@@ -32,21 +34,21 @@ export class StoreRack {
     this.#stores.clear();
   }
 
-  async open(disk: Disk, directory: string, delay: BackendDelay): Promise<SimBackend> {
+  async open(disk: Disk, directory: string, delay: BackendDelay, mutants: ReadonlySet<string> = NO_MUTANTS): Promise<SimBackend> {
     await disk.makeDirectory(directory);
     const path = `${directory}/${NAME}`;
     const storage = await this.#find(disk, path);
     if (storage !== undefined) {
       // The life before may have ended in the middle of this, or with a failed sync; LevelDB, too, writes its current file anew at every start.
       await this.#name(disk, path, directory, storage.id);
-      return new SimBackend(storage.storage, disk, directory, delay);
+      return new SimBackend(storage.storage, disk, directory, delay, mutants);
     }
     this.#made += 1;
     const id = `store-${String(this.#made).padStart(8, "0")}`;
     const made = new MemoryStorage();
     this.#stores.set(id, made);
     await this.#name(disk, path, directory, id);
-    return new SimBackend(made, disk, directory, delay);
+    return new SimBackend(made, disk, directory, delay, mutants);
   }
 
   async #name(disk: Disk, path: string, directory: string, id: string): Promise<void> {
@@ -80,8 +82,16 @@ export class SimBackend implements Backend {
   readonly #disk: Disk;
   readonly #directory: string;
   readonly #delay: BackendDelay;
+  readonly #storage: MemoryStorage;
+  /** Mutant: a write that failed counts as done. */
+  readonly #ignoreErrors: boolean;
+  /** Mutant: positions are written before the effects, by themselves (BW1). */
+  readonly #positionApart: boolean;
 
-  constructor(storage: MemoryStorage, disk: Disk, directory: string, delay: BackendDelay) {
+  constructor(storage: MemoryStorage, disk: Disk, directory: string, delay: BackendDelay, mutants: ReadonlySet<string>) {
+    this.#storage = storage;
+    this.#ignoreErrors = mutants.has("ignore-backend-error");
+    this.#positionApart = mutants.has("position-in-separate-batch");
     this.#inner = new MemoryBackend(storage);
     this.#disk = disk;
     this.#directory = directory;
@@ -115,6 +125,16 @@ export class SimBackend implements Backend {
   async write(batch: BackendBatch): Promise<void> {
     const wait = this.#delay("write");
     if (wait !== undefined) await wait;
+    if (this.#ignoreErrors && this.#storage.failNextWrite !== undefined) {
+      this.#storage.failNextWrite = undefined;
+      return;
+    }
+    if (this.#positionApart) {
+      const isPosition = (key: Uint8Array): boolean => key[0] === RowSpace.meta || key[0] === RowSpace.chain;
+      await this.#inner.write({ ...batch, operations: batch.operations.filter(({ key }) => isPosition(key)) });
+      await this.#delay("checkpoint");
+      return this.#inner.write({ ...batch, operations: batch.operations.filter(({ key }) => !isPosition(key)) });
+    }
     return this.#inner.write(batch);
   }
 

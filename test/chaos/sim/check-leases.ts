@@ -3,6 +3,11 @@ import type { Replay, Step, Verdicts } from "./checks.ts";
 import type { History, OpFor } from "./history.ts";
 import type { Plan } from "./plan.ts";
 
+/** A renewal without an answer may have been carried out so much later. */
+const UNKNOWN_RENEWAL_MS = 20_000;
+/** Scans, the way through the log, and a slow disk. */
+const EXPIRY_SLACK_MS = 5000;
+
 interface LeaseLife {
   readonly id: bigint;
   readonly ttlMs: number;
@@ -34,7 +39,10 @@ export function checkLeases(judge: Verdicts, history: History & { readonly plan:
   const { fastest, skewed } = clockBounds(plan);
   for (const life of lives) {
     const { ended } = life;
-    if (ended === undefined) continue;
+    if (ended === undefined) {
+      checkNotForever(judge, history, life);
+      continue;
+    }
     const endedAt = ended.entry.at;
     const expired = ended.request.leaderTerm !== 0;
     const renewed = renewals.get(life.id) ?? [];
@@ -56,6 +64,18 @@ export function checkLeases(judge: Verdicts, history: History & { readonly plan:
     }
   }
   return lives.length;
+}
+
+/** At the end of the run one leader has led for long, without faults: what nobody renewed has ended (L3). */
+function checkNotForever(judge: Verdicts, history: History & { readonly plan: Plan }, life: LeaseLife): void {
+  let last = Math.max(life.granted.entry.at, history.steadyFrom);
+  for (const op of history.ops) {
+    if (op.kind !== "keepalive" || op.request.id !== life.id) continue;
+    last = Math.max(last, op.ret === Number.POSITIVE_INFINITY ? op.call + UNKNOWN_RENEWAL_MS : op.ret);
+  }
+  const latest = last + 1.12 * life.ttlMs + 4 * history.plan.settings.electionMs + EXPIRY_SLACK_MS;
+  if (latest < history.now)
+    judge.fail("L3", `lease ${life.id} (${life.ttlMs} ms) still lives at ${history.now}, though it should have ended by ${latest}`);
 }
 
 /** Somebody was told, before `time`, that the lease has ended. */

@@ -277,7 +277,8 @@ function isOwnership(key: string): boolean {
 function choose(candidates: readonly Op[], step: Step): Op | undefined {
   let possible: Op | undefined;
   for (const op of candidates) {
-    if (op.call > step.entry.at) continue;
+    // Whoever was answered was answered after it was applied somewhere.
+    if (op.call > step.entry.at || op.ret < step.entry.at) continue;
     if (op.outcome === "ok") {
       const header = (op.response as { header?: api.ResponseHeader } | undefined)?.header;
       if (header?.revision === step.after && step.error === undefined && op.ret >= step.entry.at) return op;

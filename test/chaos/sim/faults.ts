@@ -248,6 +248,8 @@ function partition(world: World, fault: Fault & { kind: "partition" }): void {
   world.trace("network", `${fault.shape} for ${fault.forMs} ms: ${blocked.map(([from, to]) => `${from}>${to}`).join(" ")}`);
   for (const [from, to] of blocked) world.links.block(from, to, fault.noticed);
   world.after(fault.forMs, () => {
+    // Calm has mended all links already, and may have cut others.
+    if (world.calm) return;
     for (const [from, to] of blocked) world.links.unblock(from, to);
   });
 }
@@ -273,7 +275,8 @@ function flipBit(world: World, machine: Machine, fault: Fault & { kind: "bit-fli
   for (let skip = dice.random.below(storage.tree.size); skip > 0; skip--) cursor.next();
   const { key, value } = cursor;
   if (key === undefined || value.byteLength === 0) return false;
-  const altered = value.slice();
+  // A buffer's own slice would share the memory.
+  const altered = new Uint8Array(value);
   const at = dice.random.below(altered.byteLength);
   altered[at] = (altered[at] as number) ^ (1 << dice.random.below(8));
   storage.tree.put(key, altered);

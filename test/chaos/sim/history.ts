@@ -99,4 +99,7 @@ export interface History {
   readonly ops: Op[];
   readonly log: readonly LogEntry[];
   readonly observed: ObservedLeader[];
+  /** Since when there were no faults, nor another leader; and when the run ended. */
+  readonly steadyFrom: number;
+  readonly now: number;
 }

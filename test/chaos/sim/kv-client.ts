@@ -32,7 +32,10 @@ export async function perform<Kind extends OpKind>(
     nonce: what.nonce ?? "",
   } as unknown as OpFor<Kind>;
   world.ops.push(op as Op);
-  const result = await world.call(dice, machine, at.timeoutMs, work);
+  let result = await world.call(dice, machine, at.timeoutMs, work);
+  // Mutant: what may have happened is asked for again (BG1).
+  if (!result.ok && !isDefinite(result.reason) && world.mutants.has("retry-in-client"))
+    result = await world.call(dice, machine, at.timeoutMs, work);
   if (result.ok) {
     op.outcome = "ok";
     op.response = result.value;

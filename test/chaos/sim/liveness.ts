@@ -24,6 +24,7 @@ export class Liveness {
   readonly #core = new Set<Machine>();
   finished = false;
   #writes = 0;
+  #isFrozen = false;
 
   constructor(world: World) {
     this.#world = world;
@@ -44,6 +45,10 @@ export class Liveness {
     this.#freezeRest();
     world.trace("world", `core: ${[...this.#core].map((machine) => machine.name).join(" ")}; the rest: ${plan.liveness.rest}`);
 
+    // A change of the members that was under way may need more of them.
+    world.every(200, () => {
+      if (!this.finished) this.#growCore();
+    });
     if (!(await this.#waitForLeader())) return;
     // The clients go on for a while, then everything that they asked must be answered.
     await world.sleep(3 * this.#electionMs);
@@ -107,11 +112,22 @@ export class Liveness {
     for (const machine of this.#dice.shuffled(voters)) {
       if (conf.voters.length > 0 && isQuorum(conf, has)) break;
       if (machine === undefined || this.#core.has(machine)) continue;
+      if (this.#isFrozen) this.#connect(machine);
       this.#core.add(machine);
       this.#heal(machine);
       grew = true;
     }
     return grew;
+  }
+
+  /** One that was isolated until now. */
+  #connect(machine: Machine): void {
+    const { links, plan } = this.#world;
+    if (plan.liveness.rest !== "isolate") return;
+    for (const other of this.#core) {
+      links.unblock(machine.index, other.index);
+      links.unblock(other.index, machine.index);
+    }
   }
 
   #heal(machine: Machine): void {
@@ -131,6 +147,7 @@ export class Liveness {
 
   #freezeRest(): void {
     const world = this.#world;
+    this.#isFrozen = true;
     const { rest } = world.plan.liveness;
     for (const machine of world.machines) {
       if (this.#core.has(machine)) continue;
@@ -152,6 +169,8 @@ export class Liveness {
           break;
         case "pause":
           if (machine.life !== undefined) world.scheduler.block(machine.life, 100_000_000, true);
+          machine.starting?.cancel();
+          machine.starting = undefined;
           break;
         default:
           rest satisfies never;

@@ -1,6 +1,6 @@
 /** A simulated machine: disk, clocks, and at most one process, which is a whole member. */
 
-import type { Disk } from "../../../src/base/disk.ts";
+import type { Disk, DiskFile } from "../../../src/base/disk.ts";
 import type { ClusterId, MemberId } from "../../../src/base/ids.ts";
 import type { Logger } from "../../../src/base/logger.ts";
 import { silentLogger } from "../../../src/base/logger.ts";
@@ -136,14 +136,14 @@ export class Machine {
     if (noBattery) this.clock.resetWall();
     const clock = new ProcessClock(scheduler, this.clock, life, seededRandom(seedFor(seed, 4, this.index, this.lives)));
     const delay: BackendDelay = (what) => this.#backendDelay(life, what);
-    const disk = diskOf(this.disk, life);
+    const disk = diskOf(this.disk, life, mutants?.has("ignore-short-write") === true);
     const serverPorts: ServerPorts = {
       clock,
       random: life.random,
       disk,
       logger: ports.logger,
       lockDirectory: async () => ({ close: async () => undefined }),
-      openBackend: (directory) => this.stores.open(disk, directory, delay),
+      openBackend: (directory) => this.stores.open(disk, directory, delay, mutants),
       defer: (fn) => {
         scheduler.after(0, fn, life, Phase.deferred);
       },
@@ -268,7 +268,7 @@ export class Machine {
 }
 
 /** The disk as one process sees it: what a dead one still tries has no effect. (Open files know by themselves that their process is gone.) */
-function diskOf(disk: ModelDisk, life: Life): Disk {
+function diskOf(disk: ModelDisk, life: Life, ignoreShortWrite: boolean): Disk {
   const alive = (): void => {
     if (life.dead) throw new DiskDeadError();
   };
@@ -283,7 +283,8 @@ function diskOf(disk: ModelDisk, life: Life): Disk {
     },
     async open(path, options) {
       alive();
-      return disk.open(path, options);
+      const file = await disk.open(path, options);
+      return ignoreShortWrite ? withoutShortWrites(file) : file;
     },
     async rename(from, to) {
       alive();
@@ -306,6 +307,25 @@ function diskOf(disk: ModelDisk, life: Life): Disk {
       return disk.exists(path);
     },
   };
+}
+
+/** Mutant: nobody looks how much of a write was stored (BW22). */
+function withoutShortWrites(file: DiskFile): DiskFile {
+  return new Proxy(file, {
+    get(target, name) {
+      const value: unknown = Reflect.get(target, name, target);
+      if (typeof value !== "function") return value;
+      if (name !== "write") return value.bind(target);
+      return async (...words: Parameters<DiskFile["write"]>) => {
+        try {
+          return await target.write(...words);
+        } catch (error) {
+          if (error instanceof Error && error.message.startsWith("ENOSPC")) return undefined;
+          throw error;
+        }
+      };
+    },
+  });
 }
 
 export function machineLogger(trace: ((what: string) => void) | undefined): Logger {

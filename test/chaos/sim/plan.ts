@@ -171,6 +171,11 @@ export interface PlanOptions {
   readonly members?: number | undefined;
   /** Of the safety phase. */
   readonly durationMs?: number | undefined;
+  /** These kinds of faults instead of those that the seed enables. */
+  readonly faults?: readonly FaultKind[] | undefined;
+  readonly operator?: "none" | "maintenance" | "members" | undefined;
+  readonly settings?: Partial<MemberSettings> | undefined;
+  readonly network?: Partial<NetworkSettings> | undefined;
 }
 
 /** The highest number of members that exist at a time. */
@@ -181,7 +186,8 @@ export function makePlan(seed: number, options: PlanOptions = {}): Plan {
   const members = options.members ?? dice.weighted({ "1": 12, "2": 5, "3": 50, "4": 5, "5": 20, "6": 3, "7": 5 } as const);
   const count = Number(members);
   const durationMs = options.durationMs ?? dice.pick([20_000, 40_000, 60_000, 120_000]);
-  const enabled = swarm(dice);
+  const swarmed = swarm(dice);
+  const enabled = options.faults === undefined ? swarmed : new Set(options.faults);
   const electionTicks = dice.pick([5, 10, 10, 10, 20]);
   const heartbeatMs = dice.pick([50, 100, 100, 100]);
   const reorder = dice.percent(40);
@@ -194,7 +200,7 @@ export function makePlan(seed: number, options: PlanOptions = {}): Plan {
     valueBytesMax: dice.pick([10, 60, 200, 200, 3000]),
     clockPercent: Array.from({ length: 16 }, () => (enabled.has("clock-rate") && dice.percent(50) ? dice.between(95, 105) : 100)),
     noBattery: enabled.has("wall-jump") && dice.percent(30),
-    settings: makeSettings(dice, heartbeatMs, heartbeatMs * electionTicks, reorder),
+    settings: { ...makeSettings(dice, heartbeatMs, heartbeatMs * electionTicks, reorder), ...options.settings },
     network: {
       delayMs: dice.pick([0, 1, 1, 2, 5, 20, 60]),
       lossPerMille: enabled.has("network") ? dice.pick([0, 1, 10, 50]) : 0,
@@ -203,11 +209,12 @@ export function makePlan(seed: number, options: PlanOptions = {}): Plan {
       reorder,
       clientDelayMs: dice.pick([0, 1, 5, 20]),
       clientLossPerMille: enabled.has("clients-cut") ? dice.pick([0, 5, 30]) : 0,
+      ...options.network,
     },
     disk: { syncMs: dice.pick([0, 1, 1, 3, 10]), backendWriteMs: dice.pick([0, 0, 1, 10]) },
     clients: makeClients(dice),
     faults: makeFaults(dice, enabled, durationMs, count),
-    operator: makeOperator(dice, durationMs, count),
+    operator: makeOperator(dice, durationMs, count, options.operator),
     liveness: {
       rest: dice.pick(["heal", "isolate", "stop", "pause"] as const),
       seed: dice.random.below(2 ** 31),
@@ -377,9 +384,10 @@ function makeFault(dice: Dice, kind: FaultKind, at: number, members: number): Fa
   }
 }
 
-function makeOperator(dice: Dice, durationMs: number, members: number): OperatorAction[] {
+function makeOperator(dice: Dice, durationMs: number, members: number, wanted: PlanOptions["operator"]): OperatorAction[] {
   const actions: OperatorAction[] = [];
-  const style = dice.weighted({ none: 30, maintenance: 25, members: 45 });
+  const drawn = dice.weighted({ none: 30, maintenance: 25, members: 45 });
+  const style = wanted ?? drawn;
   if (style === "none") return actions;
   const everyMs = dice.pick([1000, 3000, 8000]);
   const target = (): Target => dice.weighted({ leader: 35, follower: 30, any: 35 });

@@ -88,6 +88,10 @@ export class World implements History {
     return this.oracle.log;
   }
 
+  get steadyFrom(): number {
+    return this.calm ? Math.max(this.oracle.lastLeaderAt, this.plan.durationMs) : Number.POSITIVE_INFINITY;
+  }
+
   get now(): number {
     return this.scheduler.now;
   }
@@ -510,6 +514,8 @@ export class World implements History {
 
   #serviceBug(machine: Machine, life: Life, error: unknown): void {
     // A store that was damaged or has failed may say so in its own words; the member ends by itself.
+    // The client's own doing.
+    if (error instanceof Error && error.name === "AbortError") return;
     if (machine.damaged || life.diskFaulted || (error instanceof Error && DEATH_NAMES.has(error.name))) return;
     this.violate("service", `${machine.name} rejected a call with ${error instanceof Error ? error.stack : String(error)}`, error);
   }
