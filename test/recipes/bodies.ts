@@ -1,12 +1,14 @@
 /** Programs that use a recipe under faults and find out whether it keeps its promise. They throw what they find; see `faultRun`. */
 import {
   type HeldLock,
+  type LeaderContext,
   type Leadership,
   LockLostError,
   observeLeader,
   openSession,
   PriorityQueue,
   Queue,
+  runWhileLeader,
   Sequence,
   type Session,
   stm,
@@ -393,6 +395,72 @@ export function priorityQueues(run: FaultRun): Promise<number> {
   );
 }
 
+/** A job that runs on one instance: what it writes never goes back to an earlier reign, and an instance never runs it twice at once. */
+export async function jobs(run: FaultRun): Promise<number> {
+  let steps = 0;
+  const instance = async (name: string): Promise<void> => {
+    const client = run.client(name);
+    let running = 0;
+    const options = { value: name, ttlSeconds: LOCK_TTL_SECONDS, signal: run.signal };
+    const job = async ({ token, signal, txn }: LeaderContext): Promise<void> => {
+      running += 1;
+      check(running === 1, `${name} runs its job ${running} times at once`);
+      try {
+        while (!signal.aborted) {
+          await txn()
+            .do(op.put("register", `${token} ${name}`))
+            .commit({ timeoutMs: 3000 });
+          steps += 1;
+          await run.sleep(run.random.below(200));
+          // Now and then it is done, and somebody else gets the chance.
+          if (run.random.chance({ of: 1, outOf: 15 })) return;
+        }
+      } finally {
+        running -= 1;
+      }
+    };
+    await untilOver(run, () => runWhileLeader(client, "job", job, options));
+  };
+  await Promise.all(["a", "b", "c"].map(instance));
+  const client = run.client("judge");
+  checkTokens(await historyOf(client, "register"));
+  await nothingIsLeft(run, client, "job/");
+  return steps;
+}
+
+/** Two begin together and end together, round after round, whatever happens; who cannot come lets the other one go. */
+export async function barriers(run: FaultRun): Promise<number> {
+  let inside = 0;
+  let rounds = 0;
+  const participant = async (name: string): Promise<void> => {
+    const sessions = new Sessions(run.client(name), LOCK_TTL_SECONDS);
+    await untilOver(run, async () => {
+      const session = await sessions.get();
+      const barrier = session.doubleBarrier("db", 2);
+      await barrier.enter({ timeoutMs: 5000 });
+      inside += 1;
+      check(inside <= 2, `${inside} are inside of a barrier for two`);
+      try {
+        await run.sleep(run.random.below(100));
+      } finally {
+        inside -= 1;
+      }
+      rounds += 1;
+      await barrier.leave({ timeoutMs: 5000 }).catch(async (error: unknown) => {
+        // It may be inside still: its lease decides.
+        await session.close({ timeoutMs: 2000 }).catch((reason: unknown) => check(isExpected(reason), String(reason)));
+        throw error;
+      });
+    });
+    await sessions.close();
+  };
+  await Promise.all(["a", "b"].map(participant));
+  const client = run.client("judge");
+  await settle(run, "all leases have ended", async () => (await client.leases.list()).length === 0);
+  check((await client.count("db/waiters", { prefix: true })) === 0, "a place is taken still");
+  return rounds;
+}
+
 const ACCOUNTS = ["a", "b", "c", "d"];
 const BALANCE = 100;
 
@@ -464,6 +532,8 @@ export const BODIES: Readonly<Record<string, (run: FaultRun) => Promise<number>>
   locks,
   "rw-locks": rwLocks,
   elections,
+  jobs,
+  barriers,
   queues,
   "priority-queues": priorityQueues,
   transactions,
