@@ -272,7 +272,7 @@ export class TestCluster {
       initialCluster: this.names.map((name) => `${name}=${urlOf(name)}`).join(","),
       heartbeatInterval: HEARTBEAT_MS,
       electionTimeout: ELECTION_MS,
-      transport: this.#network.transport(),
+      transport: () => this.#network.transport(),
       clock: gatedClock(this.clock, seat.gate),
       defer: (fn) => void setImmediate(() => seat.gate.pass(fn)),
       ...this.#options.config,
