@@ -2,7 +2,7 @@
  * Gets one request to some member and its answer back: which member, how long, with which token, and what to do when it fails. The rule of repetition: what only
  * reads is repeated until the deadline; a write only if it certainly did not reach the cluster, unless its caller asks for more.
  */
-import type { MethodDescriptor } from "../api/index.ts";
+import { type MethodDescriptor, rpcError } from "../api/index.ts";
 import type { Clock } from "../base/clock.ts";
 import { EtcdError, GrpcCode } from "../base/errors.ts";
 import { type CallOptions, Deadline } from "./deadline.ts";
@@ -144,13 +144,18 @@ export class Caller {
     if (this.closed) throw new ClosedError();
     const { clock } = this;
     const deadline = this.#deadline(options, signal);
-    const givesUpMs = clock.monotonicMs() + (deadline.leftMs ?? REPEAT_MS);
+    // Where there is a deadline it alone decides, so that a call that outlasts it always ends the same way.
+    const givesUpMs = deadline.leftMs === undefined ? clock.monotonicMs() + REPEAT_MS : Number.POSITIVE_INFINITY;
     let tokensRefused = 0;
+    let tried = false;
+    let lastFailure: unknown;
     try {
       for (;;) {
         deadline.throwIfOver();
         const { channel, waitMs } = this.endpoints.pick();
-        if (waitMs > 0) await deadline.pause(waitMs);
+        // All of them failed lately. Yet a call that has no time to wait is tried once.
+        if (waitMs > 0 && (tried || waitMs < (deadline.leftMs ?? Number.POSITIVE_INFINITY))) await deadline.pause(waitMs);
+        tried = true;
         const context: CallContext = withToken
           ? await this.context(deadline, options)
           : { signal: deadline.signal, timeoutMs: deadline.leftMs };
@@ -162,16 +167,22 @@ export class Caller {
         } catch (error) {
           failure = error;
         }
+        const { error } = deadline;
+        if (error === undefined) lastFailure = failure;
         if (this.tokenRefused(failure, context.token)) {
           tokensRefused += 1;
           if (tokensRefused <= 2) continue;
         }
-        const { error } = deadline;
         // Also when it was the caller's patience that ended; not when the caller changed its mind.
         if (isTroubled(error ?? failure)) this.endpoints.failed(channel, isSlow(error ?? failure));
         if (error !== undefined) throw error;
         if (options?.retry === "never" || !worthRepeating(failure, repeatable) || clock.monotonicMs() >= givesUpMs) throw failure;
       }
+    } catch (error) {
+      // Time ran out: what stood in the way until then is worth knowing.
+      if (lastFailure !== undefined && error === deadline.error && isOwnDeadline(error))
+        throw rpcError("deadline-exceeded", { cause: lastFailure });
+      throw error;
     } finally {
       deadline.done();
     }
@@ -193,6 +204,10 @@ export class Caller {
       attempt.done();
     }
   }
+}
+
+function isOwnDeadline(error: unknown): boolean {
+  return EtcdError.is(error) && error.reason === "deadline-exceeded" && error.cause === undefined;
 }
 
 /** The member, or the way to it, is not well: others first, for a while. */
