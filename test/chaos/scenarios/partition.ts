@@ -3,6 +3,7 @@ import { sleep, until } from "../../support/server-process.ts";
 import { describe } from "../check-history.ts";
 import type { Cluster, Member } from "../cluster.ts";
 import { isLinearizable } from "../history.ts";
+import { InsistentReaders } from "../insistent-readers.ts";
 import type { LinkState } from "../peer-proxy.ts";
 import type { Scenario, Stage } from "../scenario.ts";
 
@@ -99,6 +100,7 @@ async function partitions(stage: Stage, size: number, faults: readonly Fault[]):
     const leader = await cluster.leader();
     const { together, alone } = make(stage, cluster, leader);
     const from = performance.now();
+    const readers = alone.map((member) => new InsistentReaders(member, load.workload.history));
     if (name.startsWith("leader ") && together.length > 0) {
       await until(`another leader after: ${name}`, 60_000, async () => {
         for (const member of together) {
@@ -119,6 +121,7 @@ async function partitions(stage: Stage, size: number, faults: readonly Fault[]):
     await sleep(Math.max(0, from + 3000 + stage.random.below(2500) - performance.now()));
     const healed = performance.now();
     cluster.healLinks();
+    const reading = readers.map((one) => one.stop());
     const impossible = load.workload.history.find(
       ({ outcome, member, call, ret, exchange }) =>
         outcome === "yes" && isLinearizable(exchange) && call > from && ret < healed && alone.some((one) => one.name === member),
@@ -131,6 +134,7 @@ async function partitions(stage: Stage, size: number, faults: readonly Fault[]):
         ),
       ),
     );
+    await Promise.all(reading);
     stage.note(`${name}: all write again ${Math.round(performance.now() - healed)} ms after healing`);
   }
   stage.requireGood(await load.verdict());
