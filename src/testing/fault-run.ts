@@ -103,7 +103,7 @@ async function runOnce<T>(options: FaultRunOptions<T>): Promise<FaultRunResult<T
       for (const heal of undo) heal();
       over.abort();
     });
-    const outcome = watched(body(runOf(world, seed, over.signal)));
+    const outcome = watched((async () => body(runOf(world, seed, over.signal)))());
     const endMs = durationMs + settleMs;
     await world.drive(() => outcome.settled || world.failure !== undefined || world.nowMs > endMs);
     if (world.failure !== undefined) throw failed(`a member ended: ${describe(world.failure)}`, world.failure);

@@ -92,6 +92,10 @@ describe("a fault run", { timeout }, () => {
     expect(simulated).toBe(0);
     const thrown = faultRun({ seed: 1, faults: [], body: () => Promise.reject(new Error("of the program")) });
     await expect(thrown).rejects.toMatchObject({ message: expect.stringContaining("seed 1: of the program"), seed: 1 });
+    const atOnce = (): Promise<void> => {
+      throw new Error("before there was a promise");
+    };
+    await expect(faultRun({ seed: 2, faults: [], body: atOnce })).rejects.toBeInstanceOf(FaultRunError);
     expect([setTimeout, setInterval, setImmediate, clearTimeout, Math.random, Date.now, performance.now]).toEqual(before);
   });
 
