@@ -1,5 +1,5 @@
 /**
- * `npm run sweep [-- --operations N] [--quick]`: a crash and several power losses at every change of the disk, and damage to every byte of log and snapshot, on a
+ * `npm run sweep [-- --operations N] [--seed S] [--quick]`: a crash and several power losses at every change of the disk, and damage to every byte of log and snapshot, on a
  * modelled disk; the last line is `N passed, N failed`.
  */
 import { join } from "node:path";

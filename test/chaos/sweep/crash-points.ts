@@ -16,6 +16,8 @@ import { makeWorkload, pairsAt, stateOf, type Workload } from "./workload.ts";
 export interface SweepOptions {
   readonly operations: number;
   readonly members: 1 | 3;
+  /** Another workload, and other power losses. */
+  readonly seed?: number;
   /** Different power losses at each point. */
   readonly powerLosses: number;
   /** Looks at every so-many-th point only; 1 for all. */
@@ -86,7 +88,7 @@ class CrashPoints {
 
   constructor(options: SweepOptions) {
     this.#options = options;
-    this.#workload = makeWorkload(options.operations);
+    this.#workload = makeWorkload(options.operations, options.seed);
     this.#names = NAMES.slice(0, options.members);
     this.#network = new MemoryNetwork({ clock: this.#loop.clock, defer: this.#loop.defer });
   }
@@ -227,7 +229,7 @@ class CrashPoints {
 
   async #checkImage(point: Point, how: "kill" | "power-loss", seed: number, withPart: boolean): Promise<void> {
     if (this.#over()) return;
-    const random = seededRandom(point.at * 1000 + seed);
+    const random = seededRandom((this.#options.seed ?? 0) * 1_000_000 + point.at * 1000 + seed);
     const images = point.images.map((image) => image.clone());
     const { write } = point;
     let part = "";

@@ -1,5 +1,5 @@
 /**
- * The crash-point sweep: `npm run sweep [-- --operations N --quick]`. A fixed workload; at every change of disk and store a kill and several power losses, each of
+ * The crash-point sweep: `npm run sweep [-- --operations N --seed S --quick]`. A fixed workload; at every change of disk and store a kill and several power losses, each of
  * which must boot with everything that was acknowledged; then damage to log, store, snapshot and backup, which must never go unnoticed. The last line is
  * `N passed, N failed`: images that were checked.
  */
@@ -10,12 +10,18 @@ import { type DamageReport, sweepDamage } from "./damage.ts";
 const { values } = parseArgs({
   options: {
     operations: { type: "string", default: "300" },
+    seed: { type: "string" },
     quick: { type: "boolean", default: false },
   },
 });
 const operations = Number(values.operations);
 if (!Number.isSafeInteger(operations) || operations < 1) {
   console.error("--operations is a positive number");
+  process.exit(2);
+}
+const seed = values.seed === undefined ? undefined : Number(values.seed);
+if (seed !== undefined && !Number.isSafeInteger(seed)) {
+  console.error("--seed is a number");
   process.exit(2);
 }
 const startedMs = performance.now();
@@ -66,11 +72,27 @@ function showDamage(what: string, report: DamageReport): void {
 
 showCrashes(
   `one member, ${operations} operations, a crash at every change`,
-  await sweepCrashPoints({ operations, members: 1, powerLosses: 4, every: thin, againEvery: 8, onProgress: progress("one member") }),
+  await sweepCrashPoints({
+    operations,
+    ...(seed === undefined ? {} : { seed }),
+    members: 1,
+    powerLosses: 4,
+    every: thin,
+    againEvery: 8,
+    onProgress: progress("one member"),
+  }),
 );
 showCrashes(
   `three members, ${operations} operations, everything down at every ${7 * thin}th change`,
-  await sweepCrashPoints({ operations, members: 3, powerLosses: 3, every: 7 * thin, againEvery: 8, onProgress: progress("three members") }),
+  await sweepCrashPoints({
+    operations,
+    ...(seed === undefined ? {} : { seed }),
+    members: 3,
+    powerLosses: 3,
+    every: 7 * thin,
+    againEvery: 8,
+    onProgress: progress("three members"),
+  }),
 );
 showDamage(
   "damage, with a log that was cut behind checkpoints",
