@@ -3,23 +3,59 @@
  * HOLDFAST_ORACLE_ETCD and HOLDFAST_ORACLE_ETCDCTL naming the programs); everywhere, our tool must say the same to our server. With the programs at hand,
  * their answers are checked again, and ours to their server.
  */
+import { spawnSync } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { silentLogger } from "../../src/base/logger.ts";
 import { startEtcd } from "../../src/embed/start-etcd.ts";
 import { ORACLE_ETCD, ORACLE_MISSING, OracleEtcd } from "../support/oracle-etcd.ts";
-import { type Answer, answersOf, ourTool, programTool } from "./answers.ts";
+import { type Answer, answersOf, ourTool, programTool, type ToolRun } from "./answers.ts";
 
 const ORACLE_CTL = process.env.HOLDFAST_ORACLE_ETCDCTL;
 const CTL_MISSING = "HOLDFAST_ORACLE_ETCDCTL does not name an etcdctl binary";
 const GOLDEN = new URL("../golden/ctl/answers.jsonl", import.meta.url);
-/** One for all three, so that members have the same ids. */
+/** What Debian's package etcd-client, of a version of its own, says to etcd 3.7.1. */
+const DEBIAN_GOLDEN = new URL("../golden/ctl/debian-answers.jsonl", import.meta.url);
+const DEBIAN_VERSION = "3.4.23";
+const DEBIAN_MISSING = `the system has no etcdctl ${DEBIAN_VERSION}`;
+/** One for all, so that members have the same ids. */
 const PORT = 23_500;
 const DEADLINE_MS = 300_000;
 
-function recorded(): Answer[] {
-  const lines = readFileSync(GOLDEN, "utf8").trimEnd().split("\n");
+function recorded(golden = GOLDEN): Answer[] {
+  const lines = readFileSync(golden, "utf8").trimEnd().split("\n");
   return lines.map((line) => JSON.parse(line) as Answer);
+}
+
+function record(golden: URL, answers: readonly Answer[]): void {
+  if (process.env.UPDATE === "1") writeFileSync(golden, answers.map((answer) => `${JSON.stringify(answer)}\n`).join(""));
+}
+
+function hasDebianTool(): boolean {
+  const { status, stdout } = spawnSync("etcdctl", ["version"], { encoding: "utf8" });
+  return status === 0 && stdout.startsWith(`etcdctl version: ${DEBIAN_VERSION}\n`);
+}
+
+/** The answers of one tool to a fresh member of ours. */
+async function answersOfOurServer(run: ToolRun): Promise<Answer[]> {
+  const url = `http://127.0.0.1:${PORT}`;
+  const peer = `http://127.0.0.1:${PORT + 1}`;
+  const server = await startEtcd({
+    name: "oracle",
+    inMemory: true,
+    listenClientUrls: url,
+    advertiseClientUrls: url,
+    listenPeerUrls: peer,
+    initialAdvertisePeerUrls: peer,
+    initialCluster: `oracle=${peer}`,
+    logger: silentLogger,
+  });
+  try {
+    await server.ready;
+    return await answersOf(run, PORT);
+  } finally {
+    await server.close();
+  }
 }
 
 const theirs = programTool(ORACLE_CTL ?? "");
@@ -27,26 +63,7 @@ const theirs = programTool(ORACLE_CTL ?? "");
 describe("the client tool", () => {
   it(
     "says to our server what etcd's tool says to etcd",
-    async () => {
-      const url = `http://127.0.0.1:${PORT}`;
-      const peer = `http://127.0.0.1:${PORT + 1}`;
-      const server = await startEtcd({
-        name: "oracle",
-        inMemory: true,
-        listenClientUrls: url,
-        advertiseClientUrls: url,
-        listenPeerUrls: peer,
-        initialAdvertisePeerUrls: peer,
-        initialCluster: `oracle=${peer}`,
-        logger: silentLogger,
-      });
-      try {
-        await server.ready;
-        expect(await answersOf(ourTool, PORT)).toEqual(recorded());
-      } finally {
-        await server.close();
-      }
-    },
+    async () => expect(await answersOfOurServer(ourTool)).toEqual(recorded()),
     DEADLINE_MS,
   );
 
@@ -72,11 +89,30 @@ describe("the client tool", () => {
       const etcd = await OracleEtcd.start(PORT);
       try {
         const answers = await answersOf(theirs, PORT);
-        if (process.env.UPDATE === "1") writeFileSync(GOLDEN, answers.map((answer) => `${JSON.stringify(answer)}\n`).join(""));
+        record(GOLDEN, answers);
         expect(answers).toEqual(recorded());
       } finally {
         await etcd.stop();
       }
+    },
+    DEADLINE_MS,
+  );
+
+  it(
+    "is not the only one: Debian's says to our server what it says to etcd",
+    async (context) => {
+      if (!hasDebianTool()) return context.skip(DEBIAN_MISSING);
+      if (ORACLE_ETCD !== undefined) {
+        const etcd = await OracleEtcd.start(PORT);
+        try {
+          const answers = await answersOf(programTool("etcdctl"), PORT);
+          record(DEBIAN_GOLDEN, answers);
+          expect(answers).toEqual(recorded(DEBIAN_GOLDEN));
+        } finally {
+          await etcd.stop();
+        }
+      }
+      expect(await answersOfOurServer(programTool("etcdctl"))).toEqual(recorded(DEBIAN_GOLDEN));
     },
     DEADLINE_MS,
   );

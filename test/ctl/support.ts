@@ -1,5 +1,6 @@
 /** Runs of the client tool inside this process, and texts from which everything that differs between two servers has been taken. */
 import { spawn, spawnSync } from "node:child_process";
+import { tmpdir } from "node:os";
 import { runTool } from "../../src/cli/cobra/command.ts";
 import type { ToolFace } from "../../src/cli/cobra/face.ts";
 import { ctlTool } from "../../src/cli/ctl/tool.ts";
@@ -86,6 +87,8 @@ export function runProgram(program: string, words: readonly string[], options: R
   return new Promise((resolve, reject) => {
     const child = spawn(program, words, {
       env: { PATH: process.env.PATH, ...options.environment },
+      // Files that it may leave go there.
+      cwd: tmpdir(),
       stdio: "pipe",
       killSignal: "SIGKILL",
       ...(options.timeoutMs === undefined ? {} : { timeout: options.timeoutMs }),
@@ -119,7 +122,8 @@ export function normalised(text: string, places: Readonly<Record<string, string>
       .replace(/^stty: [^\n]*\n/gm, "")
       // Ids come from the time: within one second an address gives the same id.
       .replaceAll("member ID already exist", "Peer URLs already exists")
-      // In our own words.
+      // How older versions describe themselves, and in our own words how we do.
+    .replace(/^NAME:\n[\s\S]*$/m, "<usage>")
       .replace(/^Examples:\n[\s\S]*?(?=^\S)/gm, "")
       .replaceAll("holdfastctl", "<tool>")
       .replaceAll("etcdctl", "<tool>")
