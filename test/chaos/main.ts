@@ -18,10 +18,10 @@ import { RESTART_SCENARIOS } from "./scenarios/restart.ts";
 /** The last ones are left out first when time runs short. */
 const SCENARIOS: readonly Scenario[] = [
   ...KILL_SCENARIOS,
-  ...MEMBERSHIP_SCENARIOS,
   ...PAUSE_SCENARIOS,
   ...PARTITION_SCENARIOS,
   ...DISK_FULL_SCENARIOS,
+  ...MEMBERSHIP_SCENARIOS,
   ...RESTART_SCENARIOS,
   ...MISTAKE_SCENARIOS,
 ];
