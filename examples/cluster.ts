@@ -28,15 +28,22 @@ async function member([name = "", dataDir = "", peerUrl = "", clientUrl = "", in
     heartbeatInterval: 50,
     electionTimeout: 500,
   });
+  let leaving = false;
   process.once("SIGTERM", () => {
+    leaving = true;
     server.close().then(() => process.exit(0), console.error);
   });
   await server.ready;
   console.log(`${name} serves`);
-  for await (const leader of server.leaderChanged) {
-    const members = await server.client.cluster.members();
-    const leading = members.find(({ id }) => BigInt.asUintN(64, id).toString(16) === leader);
-    console.log(`${name} says: ${leading?.name ?? "somebody"} leads`);
+  try {
+    for await (const leader of server.leaderChanged) {
+      const members = await server.client.cluster.members();
+      const leading = members.find(({ id }) => BigInt.asUintN(64, id).toString(16) === leader);
+      console.log(`${name} says: ${leading?.name ?? "somebody"} leads`);
+    }
+  } catch (error) {
+    // On its way out it cannot ask any more.
+    if (!leaving) throw error;
   }
 }
 
@@ -67,6 +74,7 @@ async function main(): Promise<void> {
     }
     return one;
   });
+  const codes: unknown[] = [];
   try {
     const leader = await agreed(running);
     await using client = createClient({ endpoints: running.map(({ clientUrl }) => clientUrl) });
@@ -90,10 +98,12 @@ async function main(): Promise<void> {
     for (const { process: child } of running) {
       if (child.exitCode !== null || child.signalCode !== null) continue;
       child.kill("SIGTERM");
-      await once(child, "exit");
+      const [code] = await once(child, "exit");
+      codes.push(code);
     }
     await rm(directory, { recursive: true, force: true });
   }
+  assert.deepEqual(codes, [0, 0], "the survivors leave in an orderly way");
 }
 
 /** Waits until all of them call the same one the leader. */
