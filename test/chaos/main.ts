@@ -154,7 +154,7 @@ async function main(): Promise<void> {
   }
   if (skipped > 0) console.log(`${skipped} skipped`);
   console.log(`${passed} passed, ${failed} failed`);
-  process.exitCode = failed === 0 && passed > 0 ? 0 : 1;
+  process.exitCode = failed === 0 && passed + skipped > 0 ? 0 : 1;
 }
 
 await main();
