@@ -8,6 +8,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { silentLogger } from "../../src/base/logger.ts";
 import { startEtcd } from "../../src/embed/start-etcd.ts";
+import { freePorts } from "../support/free-ports.ts";
 import { ORACLE_ETCD, ORACLE_MISSING, OracleEtcd } from "../support/oracle-etcd.ts";
 import { type Answer, answersOf, ourTool, programTool, type ToolRun } from "./answers.ts";
 
@@ -18,8 +19,6 @@ const GOLDEN = new URL("../golden/ctl/answers.jsonl", import.meta.url);
 const DEBIAN_GOLDEN = new URL("../golden/ctl/debian-answers.jsonl", import.meta.url);
 const DEBIAN_VERSION = "3.4.23";
 const DEBIAN_MISSING = `the system has no etcdctl ${DEBIAN_VERSION}`;
-/** One for all, so that members have the same ids. */
-const PORT = 23_500;
 const DEADLINE_MS = 300_000;
 
 function recorded(golden = GOLDEN): Answer[] {
@@ -38,8 +37,9 @@ function hasDebianTool(): boolean {
 
 /** The answers of one tool to a fresh member of ours. */
 async function answersOfOurServer(run: ToolRun): Promise<Answer[]> {
-  const url = `http://127.0.0.1:${PORT}`;
-  const peer = `http://127.0.0.1:${PORT + 1}`;
+  const port = await freePorts(2);
+  const url = `http://127.0.0.1:${port}`;
+  const peer = `http://127.0.0.1:${port + 1}`;
   const server = await startEtcd({
     name: "oracle",
     inMemory: true,
@@ -52,7 +52,7 @@ async function answersOfOurServer(run: ToolRun): Promise<Answer[]> {
   });
   try {
     await server.ready;
-    return await answersOf(run, PORT);
+    return await answersOf(run, port);
   } finally {
     await server.close();
   }
@@ -71,9 +71,10 @@ describe("the client tool", () => {
     "says to etcd what etcd's tool says to it",
     async (context) => {
       if (ORACLE_ETCD === undefined) return context.skip(ORACLE_MISSING);
-      const etcd = await OracleEtcd.start(PORT);
+      const port = await freePorts(2);
+      const etcd = await OracleEtcd.start(port);
       try {
-        expect(await answersOf(ourTool, PORT)).toEqual(recorded());
+        expect(await answersOf(ourTool, port)).toEqual(recorded());
       } finally {
         await etcd.stop();
       }
@@ -86,9 +87,10 @@ describe("the client tool", () => {
     async (context) => {
       if (ORACLE_ETCD === undefined) return context.skip(ORACLE_MISSING);
       if (ORACLE_CTL === undefined) return context.skip(CTL_MISSING);
-      const etcd = await OracleEtcd.start(PORT);
+      const port = await freePorts(2);
+      const etcd = await OracleEtcd.start(port);
       try {
-        const answers = await answersOf(theirs, PORT);
+        const answers = await answersOf(theirs, port);
         record(GOLDEN, answers);
         expect(answers).toEqual(recorded());
       } finally {
@@ -103,9 +105,10 @@ describe("the client tool", () => {
     async (context) => {
       if (!hasDebianTool()) return context.skip(DEBIAN_MISSING);
       if (ORACLE_ETCD !== undefined) {
-        const etcd = await OracleEtcd.start(PORT);
+        const port = await freePorts(2);
+        const etcd = await OracleEtcd.start(port);
         try {
-          const answers = await answersOf(programTool("etcdctl"), PORT);
+          const answers = await answersOf(programTool("etcdctl"), port);
           record(DEBIAN_GOLDEN, answers);
           expect(answers).toEqual(recorded(DEBIAN_GOLDEN));
         } finally {

@@ -3,11 +3,11 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { freePorts } from "../support/free-ports.ts";
 import { PackedPackage } from "../support/packed.ts";
 import { holdfastKind, type MemberSpec, memberFlags, ServerProcess, until } from "../support/server-process.ts";
 import { runCtl } from "./support.ts";
 
-const PORT = 23_550;
 const PUTS = 40;
 const KILL_AT = 12;
 
@@ -28,10 +28,11 @@ afterAll(async () => {
 
 describe("the client tool", () => {
   it("goes on when the leader is killed", async () => {
+    const port = await freePorts(6);
     const members: MemberSpec[] = ["a", "b", "c"].map((name, at) => ({
       name,
-      clientUrl: `http://127.0.0.1:${PORT + 2 * at}`,
-      peerUrl: `http://127.0.0.1:${PORT + 2 * at + 1}`,
+      clientUrl: `http://127.0.0.1:${port + 2 * at}`,
+      peerUrl: `http://127.0.0.1:${port + 2 * at + 1}`,
       dataDir: join(directory, name),
     }));
     const initialCluster = members.map(({ name, peerUrl }) => `${name}=${peerUrl}`).join(",");

@@ -8,18 +8,18 @@ import { utf8Bytes, utf8Text } from "../../src/base/bytes.ts";
 import { silentLogger } from "../../src/base/logger.ts";
 import { type EtcdServer, startEtcd } from "../../src/embed/start-etcd.ts";
 import { SERVER_VERSION, STORAGE_VERSION } from "../../src/server/config.ts";
+import { freePorts } from "../support/free-ports.ts";
 import { PackedPackage, type Running } from "../support/packed.ts";
 import { until } from "../support/server-process.ts";
 
-const PORT = 23_510;
 const TEST_MS = 120_000;
-const ENDPOINT = `127.0.0.1:${PORT}`;
-const OTHER_ENDPOINT = `127.0.0.1:${PORT + 2}`;
 
 const directory = mkdtempSync(join(tmpdir(), "holdfast-ctl-"));
 let packed: PackedPackage;
 let server: EtcdServer;
 let other: EtcdServer;
+let endpoint: string;
+let otherEndpoint: string;
 
 async function startMember(port: number): Promise<EtcdServer> {
   const url = `http://127.0.0.1:${port}`;
@@ -37,8 +37,11 @@ async function startMember(port: number): Promise<EtcdServer> {
 
 beforeAll(async () => {
   packed = PackedPackage.make();
-  server = await startMember(PORT);
-  other = await startMember(PORT + 2);
+  const port = await freePorts(2);
+  endpoint = `127.0.0.1:${port}`;
+  otherEndpoint = `127.0.0.1:${port + 1}`;
+  server = await startMember(port);
+  other = await startMember(port + 1);
 }, 180_000);
 
 afterAll(async () => {
@@ -48,7 +51,7 @@ afterAll(async () => {
   rmSync(directory, { recursive: true, force: true });
 });
 
-const ctl = (...words: string[]): Running => packed.start("holdfastctl", ["--endpoints", ENDPOINT, ...words]);
+const ctl = (...words: string[]): Running => packed.start("holdfastctl", ["--endpoints", endpoint, ...words]);
 
 async function put(key: string, value: string): Promise<void> {
   await server.services.kv.put(api.PutRequest.create({ key: utf8Bytes(key), value: utf8Bytes(value) }), {});
@@ -69,7 +72,7 @@ describe("the packed tool", () => {
       expect(version.stdout).toBe(`holdfastctl version: ${SERVER_VERSION}\nAPI version: ${STORAGE_VERSION.replace(/\.0$/, "")}\n`);
       const written = ctl("put", "packed", "yes");
       expect(await written.ended).toEqual({ code: 0, signal: null });
-      const read = packed.start("holdfastctl", ["get", "packed"], { ETCDCTL_ENDPOINTS: `127.0.0.1:1,${ENDPOINT}` });
+      const read = packed.start("holdfastctl", ["get", "packed"], { ETCDCTL_ENDPOINTS: `127.0.0.1:1,${endpoint}` });
       expect(await read.ended).toEqual({ code: 0, signal: null });
       expect(read.stdout).toBe("packed\nyes\n");
       const refused = ctl("get", "packed", "--order", "X");
@@ -182,7 +185,7 @@ describe("the packed tool", () => {
     async () => {
       await put("src/a", "1");
       await put("src/b", "2");
-      const mirror = ctl("make-mirror", OTHER_ENDPOINT, "--prefix", "src/", "--dest-prefix", "dst/");
+      const mirror = ctl("make-mirror", otherEndpoint, "--prefix", "src/", "--dest-prefix", "dst/");
       await until("the copy", 20_000, async () => (await keysOf(other, "dst/")).length === 2);
       await put("src/a", "3");
       await server.services.kv.deleteRange(api.DeleteRangeRequest.create({ key: utf8Bytes("src/b") }), {});

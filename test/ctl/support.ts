@@ -123,11 +123,11 @@ export function normalised(text: string, places: Readonly<Record<string, string>
       // Ids come from the time: within one second an address gives the same id.
       .replaceAll("member ID already exist", "Peer URLs already exists")
       // How older versions describe themselves, and in our own words how we do.
-    .replace(/^NAME:\n[\s\S]*$/m, "<usage>")
+      .replace(/^NAME:\n[\s\S]*$/m, "<usage>")
       .replace(/^Examples:\n[\s\S]*?(?=^\S)/gm, "")
       .replaceAll("holdfastctl", "<tool>")
       .replaceAll("etcdctl", "<tool>")
-      .replace(/\b[0-9a-f]{14,16}\b/g, "<id>")
+      .replace(/ *\b[0-9a-f]{13,16}\b/g, (id) => (id.startsWith(" ") ? " <id>" : "<id>"))
       .replace(/\b\d{13,20}\b/g, "<id>")
       .replace(/\b\d+(\.\d+)?(ns|µs|ms|s)\b(?!\))/g, "<time>")
       .replace(/\b\d+(\.\d+)? (kB|MB|GB|B)\b/g, "<size>")

@@ -4,11 +4,11 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
+import { freePorts } from "../support/free-ports.ts";
 import { ORACLE_ETCD, ORACLE_MISSING } from "../support/oracle-etcd.ts";
 import { etcdKind, ServerProcess, until } from "../support/server-process.ts";
 import { type RunResult, runCtl } from "./support.ts";
 
-const PORT = 23_540;
 const directory = mkdtempSync(join(tmpdir(), "holdfast-ctl-tls-"));
 const file = (name: string): string => join(directory, name);
 
@@ -61,8 +61,9 @@ describe("the client tool", () => {
   it("talks TLS, shows its certificate, and trusts nobody without being told", async (context) => {
     if (ORACLE_ETCD === undefined) return context.skip(ORACLE_MISSING);
     if (!makeCertificates()) return context.skip("there is no openssl");
-    const url = `https://127.0.0.1:${PORT}`;
-    const peer = `http://127.0.0.1:${PORT + 1}`;
+    const port = await freePorts(2);
+    const url = `https://127.0.0.1:${port}`;
+    const peer = `http://127.0.0.1:${port + 1}`;
     const flags = [
       ...["--name", "tls", "--data-dir", file("data"), "--log-level", "error", "--listen-client-urls", url, "--advertise-client-urls", url],
       ...["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", `tls=${peer}`],
@@ -80,14 +81,14 @@ describe("the client tool", () => {
       );
       expect((await run("--endpoints", url, ...trusting, "put", "a", "b")).stdout.toString()).toBe("OK\n");
       // Certificates suffice as a wish for TLS; and names are checked against those in the certificate.
-      for (const endpoint of [`127.0.0.1:${PORT}`, `https://localhost:${PORT}`]) {
+      for (const endpoint of [`127.0.0.1:${port}`, `https://localhost:${port}`]) {
         expect((await run("--endpoints", endpoint, ...trusting, "get", "a")).stdout.toString()).toBe("a\nb\n");
       }
       expect((await run("--endpoints", url, ...own, "--insecure-skip-tls-verify", "get", "a")).stdout.toString()).toBe("a\nb\n");
       for (const words of [
         ["--endpoints", url, ...own],
         ["--endpoints", url, "--cacert", file("ca.crt")],
-        ["--endpoints", `127.0.0.1:${PORT}`],
+        ["--endpoints", `127.0.0.1:${port}`],
       ]) {
         const { status, stdout, stderr } = await run(...words, "--command-timeout", "500ms", "get", "a");
         expect([status, stdout.toString(), stderr.split("\n").at(-2)]).toEqual([1, "", "Error: context deadline exceeded"]);

@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { type RunResult, runCtl, runProgram } from "../ctl/support.ts";
+import { freePorts } from "../support/free-ports.ts";
 import { ORACLE_ETCD, ORACLE_MISSING } from "../support/oracle-etcd.ts";
 import { PackedPackage } from "../support/packed.ts";
 import { etcdKind, holdfastKind, type MemberSpec, memberFlags, type ServerKind, ServerProcess, until } from "../support/server-process.ts";
@@ -14,7 +15,6 @@ import { etcdKind, holdfastKind, type MemberSpec, memberFlags, type ServerKind, 
 const ORACLE_UTL = process.env.HOLDFAST_ORACLE_ETCDUTL;
 const UTL_MISSING = "HOLDFAST_ORACLE_ETCDUTL does not name an etcdutl binary";
 const TEST_MS = 300_000;
-const PORT = 23_560;
 const ROOT_USER = ["--user", "root:pw"];
 const LEASE = "7000000000000001";
 
@@ -60,8 +60,8 @@ interface Cluster {
   readonly endpoints: readonly string[];
 }
 
-/** Members at ports of their own, ten ports for each cluster. */
-function clusterOf(place: string, names: readonly string[], base: number): Cluster {
+async function clusterOf(place: string, names: readonly string[]): Promise<Cluster> {
+  const base = await freePorts(2 * names.length);
   const specs = names.map((name, at) => ({
     name,
     clientUrl: `http://127.0.0.1:${base + 2 * at}`,
@@ -166,7 +166,7 @@ describe("a backup by the tools", () => {
     "of one member becomes three, and of these one again, with equal content",
     async () => {
       const holdfast = holdfastKind(packed.commands.holdfast as string);
-      const old = clusterOf("old", ["a"], PORT);
+      const old = await clusterOf("old", ["a"]);
       await start(holdfast, old);
       const [oldEndpoint = ""] = old.endpoints;
       await fill(oldEndpoint);
@@ -194,7 +194,7 @@ describe("a backup by the tools", () => {
       expect(log.stdout).toMatch(/^\d+\t\d+\tnorm\t\d+\tput key="key-0" value-bytes=7$/m);
       expect(log.stdout).not.toContain("secret");
 
-      const three = clusterOf("three", ["b1", "b2", "b3"], PORT + 10);
+      const three = await clusterOf("three", ["b1", "b2", "b3"]);
       await restore(path, three);
       await start(holdfast, three, ROOT_USER);
       for (const endpoint of three.endpoints) expect(await contentOf(endpoint)).toEqual(before);
@@ -207,7 +207,7 @@ describe("a backup by the tools", () => {
       const later = await save(third, "three.db");
       await stopAll();
 
-      const alone = clusterOf("alone", ["c"], PORT + 20);
+      const alone = await clusterOf("alone", ["c"]);
       await restore(later, alone);
       await start(holdfast, alone, ROOT_USER);
       expect(await contentOf(alone.endpoints[0] ?? "")).toEqual(again);
@@ -220,7 +220,7 @@ describe("a backup by the tools", () => {
       const damaged = { short: good.subarray(0, good.byteLength - 512), cut: good.subarray(0, good.byteLength >> 1), altered };
       for (const [name, bytes] of Object.entries(damaged)) {
         writeFileSync(join(directory, `${name}.db`), bytes);
-        const cluster = clusterOf(`refused-${name}`, ["x"], PORT);
+        const cluster = await clusterOf(`refused-${name}`, ["x"]);
         const [member] = cluster.members;
         if (member === undefined) throw new Error("no member");
         const { status, stderr } = await packedRun("holdfastutl", ...restoreWords(join(directory, `${name}.db`), cluster, member));
@@ -240,14 +240,14 @@ describe("a backup by the tools", () => {
       const holdfast = holdfastKind(packed.commands.holdfast as string);
       const etcd = etcdKind(ORACLE_ETCD);
 
-      const source = clusterOf("etcd", ["a"], PORT + 30);
+      const source = await clusterOf("etcd", ["a"]);
       await start(etcd, source);
       const [sourceEndpoint = ""] = source.endpoints;
       await fill(sourceEndpoint);
       const before = await contentOf(sourceEndpoint);
       const path = await save(sourceEndpoint, "etcd.db");
       await stopAll();
-      const target = clusterOf("from-etcd", ["b1", "b2", "b3"], PORT + 40);
+      const target = await clusterOf("from-etcd", ["b1", "b2", "b3"]);
       await restore(path, target);
       await start(holdfast, target, ROOT_USER);
       for (const endpoint of target.endpoints) expect(await contentOf(endpoint)).toEqual(before);
@@ -260,7 +260,7 @@ describe("a backup by the tools", () => {
       const theirStatus = await runProgram(ORACLE_UTL, ["snapshot", "status", back, "-w", "json"]);
       const ourStatus = await packedRun("holdfastutl", "snapshot", "status", back, "-w", "json");
       expect(ourStatus.stdout).toBe(theirStatus.stdout.toString("utf8"));
-      const last = clusterOf("to-etcd", ["c1", "c2", "c3"], PORT + 50);
+      const last = await clusterOf("to-etcd", ["c1", "c2", "c3"]);
       for (const member of last.members) {
         const { status, stderr } = await runProgram(ORACLE_UTL, restoreWords(back, last, member));
         expect(status, stderr).toBe(0);
