@@ -54,10 +54,15 @@ export interface WatchHandle {
 /** Of the silence that is tolerated: when to ask for progress, and when to ask for what must be answered. */
 const ASK_AT = 0.4;
 const INSIST_AT = 0.7;
-/** When to leave: a check before the time is over, so that the next stream is there in time. */
-const LEAVE_AT = 0.9;
 /** Where nothing can be asked: when to take the watch up anew. */
 const RENEW_AT = 0.5;
+/** And when to begin to count the checks that saw no answer to that. */
+const COUNT_AT = 0.8;
+/**
+ * Checks in a row without an answer to what must be answered; then it is time to leave, a tenth before the silence is over. Counted, not timed: if it was this
+ * process that stood still, what came meanwhile is read between two checks.
+ */
+const UNANSWERED_MAX = 2;
 const CHECK_PARTS = 10;
 /** A progress request this old stays without an answer. */
 const PROGRESS_FORGOTTEN_MS = 30_000;
@@ -178,6 +183,8 @@ class Stream {
   #progressOpen: { readonly number: number; readonly atMs: number }[] = [];
   #heardMs = 0;
   #asked: "nothing" | "progress" | "anything" = "nothing";
+  /** Checks without an answer, in a row. */
+  #unanswered = 0;
   #checker: Timer | undefined;
   /** A watch was created on the present session. */
   #used = false;
@@ -332,6 +339,7 @@ class Stream {
     this.#channel = channel;
     this.#used = false;
     this.#asked = "nothing";
+    this.#unanswered = 0;
     this.#creating = [];
     this.#byId.clear();
     this.#progressOpen = [];
@@ -345,6 +353,7 @@ class Stream {
         if (responses === undefined) return;
         this.#heardMs = this.#hub.caller.clock.monotonicMs();
         this.#asked = "nothing";
+        this.#unanswered = 0;
         for (const response of responses) this.#onResponse(response);
       }
     } finally {
@@ -372,10 +381,15 @@ class Stream {
       const session = this.#session;
       if (session === undefined) return;
       const silentMs = caller.clock.monotonicMs() - this.#heardMs;
-      if (silentMs >= silenceMs * LEAVE_AT) this.#move("move");
-      else if (this.#channel?.fullDuplex !== true) {
-        if (silentMs >= silenceMs * RENEW_AT && this.#creating.length === 0) this.#move("renew");
-      } else if (silentMs >= silenceMs * INSIST_AT && this.#asked !== "anything") {
+      if (this.#channel?.fullDuplex !== true) {
+        if (this.#creating.length === 0) {
+          if (silentMs >= silenceMs * RENEW_AT) this.#move("renew");
+        } else if (silentMs >= silenceMs * COUNT_AT) this.#unansweredOnce();
+      } else if (silentMs >= silenceMs * INSIST_AT) {
+        if (this.#asked === "anything") {
+          this.#unansweredOnce();
+          return;
+        }
         this.#asked = "anything";
         this.#ping(session);
       } else if (silentMs >= silenceMs * ASK_AT && this.#asked === "nothing") {
@@ -383,6 +397,11 @@ class Stream {
         this.requestProgress();
       }
     });
+  }
+
+  #unansweredOnce(): void {
+    this.#unanswered += 1;
+    if (this.#unanswered >= UNANSWERED_MAX) this.#move("move");
   }
 
   /** A creation is answered in any case; a progress request is not while some watch lags or waits for a revision to come. */

@@ -299,7 +299,7 @@ describe("a watch on a cluster", () => {
     const client = clientOver({
       endpoints: cluster().names,
       transport: faultyMembers(members, { onWatch: (endpoint) => opened.push(endpoint) }),
-      watchSilenceMs: 300,
+      watchSilenceMs: 600,
     });
     // A revision far in the future: progress requests stay without an answer.
     await using watch = client.watch("future", { fromRevision: 1_000_000 });
@@ -307,7 +307,7 @@ describe("a watch on a cluster", () => {
     await using other = client.watch("now");
     await using view = client.view("view/");
     await Promise.all([other.ready, view.ready]);
-    await new Promise((resolve) => setTimeout(resolve, 1500));
+    await new Promise((resolve) => setTimeout(resolve, 2000));
     expect(opened).toHaveLength(1);
     const { revision } = await client.put("elsewhere", "x");
     expect((await view.atLeast(revision)).revision).toBeGreaterThanOrEqual(revision);
