@@ -21,6 +21,10 @@ const PARTS: readonly FaultKind[] = ["partition", "pause", "network"];
 const small: PlanOptions = { members: 3, durationMs: 20_000 };
 const three: PlanOptions = { ...small, operator: "none" };
 const changing: PlanOptions = { ...small, operator: "members" };
+/** Duplicates come late, in any order. */
+const LATE = { duplicatePerMille: 300, lateMs: 20_000, reorder: true } as const;
+/** One election after the other. */
+const storm: PlanOptions = { ...three, busy: true, faults: ["crash", "partition"], faultsEveryMs: 300 };
 const tiny = { snapshotCount: 5, snapshotCatchUpEntries: 0 } as const;
 
 /** The list of the catalogue, in its order. */
@@ -30,7 +34,7 @@ const MUTANTS: readonly Mutant[] = [
   {
     name: "commit-old-term",
     what: "commit old-term entries",
-    plan: { members: 5, durationMs: 20_000, operator: "none", faults: [...DEATHS, ...PARTS] },
+    plan: { ...storm, members: 5, settings: { appendBytesMax: 1, inflightMessagesMax: 1 }, network: { delayMs: 20 } },
   },
   {
     name: "reset-vote-on-step-down",
@@ -38,9 +42,9 @@ const MUTANTS: readonly Mutant[] = [
     plan: { ...three, faults: PARTS, settings: { preVote: false } },
   },
   { name: "no-noop", what: "no no-op", plan: { ...three, faults: PARTS } },
-  { name: "read-without-round", what: "answer read without round", plan: { ...three, faults: ["partition"] } },
-  { name: "reuse-read-token", what: "reuse read token", plan: { ...three, faults: PARTS } },
-  { name: "ack-full-log", what: "ack full log on append", plan: { ...three, faults: PARTS } },
+  { name: "read-without-round", what: "answer read without round", plan: { ...three, busy: true, faults: ["pause", "partition"] } },
+  { name: "reuse-read-token", what: "reuse read token", plan: { ...three, busy: true, faults: PARTS, network: LATE } },
+  { name: "ack-full-log", what: "ack full log on append", plan: { ...storm, settings: { appendBytesMax: 1 }, network: { delayMs: 20 } } },
   { name: "no-conflict-truncation", what: "no conflict truncation", plan: { ...three, faults: PARTS } },
   { name: "truncate-always", what: "truncate always", plan: { ...three, faults: ["network"] } },
   { name: "wal-drop-directory-sync", what: "drop dir sync", plan: { ...three, faults: ["power-loss"] } },

@@ -125,6 +125,7 @@ export class Operator {
     const damaged = this.#damaged();
     // Any member, also one that is down; the leader and itself included.
     const [chosen] = world.choose(target, dice);
+    if (members.length === 0) return false;
     const stranger = dice.percent(30) ? dice.pick(members).machine : undefined;
     const machine = damaged ?? stranger ?? chosen;
     const id = machine?.memberId;

@@ -173,6 +173,10 @@ export interface PlanOptions {
   readonly durationMs?: number | undefined;
   /** These kinds of faults instead of those that the seed enables. */
   readonly faults?: readonly FaultKind[] | undefined;
+  /** About so much time from one fault to the next. */
+  readonly faultsEveryMs?: number | undefined;
+  /** More clients of the KV service, which hardly pause. */
+  readonly busy?: boolean | undefined;
   readonly operator?: "none" | "maintenance" | "members" | undefined;
   readonly settings?: Partial<MemberSettings> | undefined;
   readonly network?: Partial<NetworkSettings> | undefined;
@@ -212,8 +216,8 @@ export function makePlan(seed: number, options: PlanOptions = {}): Plan {
       ...options.network,
     },
     disk: { syncMs: dice.pick([0, 1, 1, 3, 10]), backendWriteMs: dice.pick([0, 0, 1, 10]) },
-    clients: makeClients(dice),
-    faults: makeFaults(dice, enabled, durationMs, count),
+    clients: makeClients(dice, options.busy === true),
+    faults: makeFaults(dice, enabled, durationMs, count, options.faultsEveryMs),
     operator: makeOperator(dice, durationMs, count, options.operator),
     liveness: {
       rest: dice.pick(["heal", "isolate", "stop", "pause"] as const),
@@ -282,7 +286,7 @@ function makeSettings(dice: Dice, heartbeatMs: number, electionMs: number, reord
   };
 }
 
-function makeClients(dice: Dice): ClientPlan[] {
+function makeClients(dice: Dice, isBusy: boolean): ClientPlan[] {
   const clients: ClientPlan[] = [];
   const add = (role: ClientRole, count: number, thinkMs: () => number): void => {
     for (let i = 0; i < count; i++) {
@@ -295,8 +299,8 @@ function makeClients(dice: Dice): ClientPlan[] {
       });
     }
   };
-  const pace = dice.pick([60, 150, 300, 600]);
-  add("kv", dice.between(2, 5), () => dice.between(pace >> 1, pace * 2));
+  const pace = isBusy ? 40 : dice.pick([60, 150, 300, 600]);
+  add("kv", isBusy ? 8 : dice.between(2, 5), () => dice.between(pace >> 1, pace * 2));
   add("watch", dice.between(0, 3), () => dice.between(500, 5000));
   add("follower-watch", 1, () => 100);
   if (dice.percent(60)) add("lease", dice.between(1, 3), () => dice.between(200, 1000));
@@ -305,11 +309,18 @@ function makeClients(dice: Dice): ClientPlan[] {
   return clients;
 }
 
-function makeFaults(dice: Dice, enabled: ReadonlySet<FaultKind>, durationMs: number, members: number): Fault[] {
+function makeFaults(
+  dice: Dice,
+  enabled: ReadonlySet<FaultKind>,
+  durationMs: number,
+  members: number,
+  wantedMs: number | undefined,
+): Fault[] {
   const faults: Fault[] = [];
   const kinds = KINDS.filter((kind) => enabled.has(kind));
   if (kinds.length === 0) return faults;
-  const everyMs = dice.pick([500, 2000, 5000, 10_000]);
+  const drawnMs = dice.pick([500, 2000, 5000, 10_000]);
+  const everyMs = wantedMs ?? drawnMs;
   for (let at = dice.between(0, 3000); at < durationMs; at += dice.between(everyMs >> 1, everyMs * 2)) {
     faults.push(makeFault(dice, dice.pick(kinds), at, members));
   }

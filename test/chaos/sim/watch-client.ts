@@ -124,7 +124,7 @@ class Stream {
         if (responses === undefined) break;
         for (const response of responses) this.#take(response);
         // A slow reader: the server has to do without it.
-        if (this.#dice.percent(this.#slowPercent)) await this.#world.sleep(this.#dice.exponential(800));
+        if (!this.#world.stopping && this.#dice.percent(this.#slowPercent)) await this.#world.sleep(this.#dice.exponential(800));
         if (this.ended || this.#life.dead) return;
       }
     } catch {
