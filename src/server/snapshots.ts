@@ -5,12 +5,13 @@
 import { type Backend, createBatch } from "../backend/index.ts";
 import { RowSpace } from "../backend/row-spaces.ts";
 import { assert } from "../base/assert.ts";
+import { equalBytes } from "../base/bytes.ts";
 import type { Timer } from "../base/clock.ts";
 import { EtcdError } from "../base/errors.ts";
 import type { ClusterId, LogIndex } from "../base/ids.ts";
 import { hexId } from "../base/ids.ts";
 import { decodeLeaseRow } from "../lease/index.ts";
-import { EtcdRows } from "../mvcc/index.ts";
+import { compactionMarks, EtcdRows } from "../mvcc/index.ts";
 import type { SnapshotMetadata, SnapshotRequest } from "../raft/index.ts";
 import type { WalFace } from "../wal/index.ts";
 import { belongsToSnapshot, decodeConfState, State, type StateOptions } from "./apply/state.ts";
@@ -400,8 +401,11 @@ function rowChecker(): (key: Uint8Array, value: Uint8Array) => void {
       case RowSpace.auth:
         openRow(key, value, "a row of the state that another member needs");
         return;
+      case RowSpace.meta:
+        if (equalBytes(key, compactionMarks.askedKey) || equalBytes(key, compactionMarks.finishedKey)) compactionMarks.decode(value);
+        else openRow(key, value, "a row of the state that another member needs");
+        return;
       default:
-        // Few, and whoever receives them looks at them first.
         return;
     }
   };
