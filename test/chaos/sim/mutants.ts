@@ -42,7 +42,11 @@ const MUTANTS: readonly Mutant[] = [
     plan: { ...three, faults: PARTS, settings: { preVote: false } },
   },
   { name: "no-noop", what: "no no-op", plan: { ...three, faults: PARTS } },
-  { name: "read-without-round", what: "answer read without round", plan: { ...three, busy: true, faults: ["pause", "partition"] } },
+  {
+    name: "read-without-round",
+    what: "answer read without round",
+    plan: { ...storm, durationMs: 60_000, faults: ["partition"], faultsEveryMs: 2500 },
+  },
   { name: "reuse-read-token", what: "reuse read token", plan: { ...three, busy: true, faults: PARTS, network: LATE } },
   { name: "ack-full-log", what: "ack full log on append", plan: { ...storm, settings: { appendBytesMax: 1 }, network: { delayMs: 20 } } },
   { name: "no-conflict-truncation", what: "no conflict truncation", plan: { ...three, faults: PARTS } },
