@@ -427,7 +427,7 @@ class Member implements EtcdServer {
       raftStatus: () => this.server.raftStatus(),
       onBug,
     });
-    this.#grpc = createGrpcServer({
+    this.#grpc = await createGrpcServer({
       services,
       metrics: this.metrics,
       clock: this.#clock,
