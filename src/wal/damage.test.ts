@@ -2,6 +2,7 @@
 import { crc32 } from "node:zlib";
 import { describe, expect, test, vi } from "vitest";
 import { DiskDeadError, ModelDisk } from "../../test/support/model-disk.ts";
+import { runWalDamage } from "../../test/support/wal-damage.ts";
 import {
   appended,
   confState,
@@ -141,6 +142,13 @@ describe("BW20: damage before the last synced position", () => {
       if (typeof (await outcome(copy, last(states))) !== "string") silent += 1;
     }
     expect(silent).toBeGreaterThan(0);
+  });
+
+  test("random logs, flipped bits: the same contents or a refusal, and the mutant without claims is noticed", async () => {
+    let refused = 0;
+    for (let seed = 1; seed <= 25; seed++) refused += await runWalDamage({ seed });
+    expect(refused).toBeGreaterThan(500);
+    await expect(runWalDamage({ seed: 1, mutants: new Set(["wal-skip-claims"]) })).rejects.toThrow("went unnoticed");
   });
 
   test("refusing changes nothing", async () => {
