@@ -274,7 +274,8 @@ export class Lessor implements LessorFace {
   remainingMs(id: LeaseId, nowMs: number): number | undefined {
     const clocks = this.#clocks;
     const lease = this.#leases.get(id);
-    if (!this.#primary || clocks === undefined || lease === undefined) return undefined;
+    if (clocks === undefined || lease === undefined) return undefined;
+    if (!this.#primary && !(this.#mutantExpireOnFollower && clocks.has(lease))) return undefined;
     assert(clocks.has(lease), "a primary has a clock for every lease");
     return Math.max(clocks.expiryMs(lease.slot) - this.#advance(nowMs), 0);
   }

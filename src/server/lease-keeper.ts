@@ -27,6 +27,8 @@ export interface LeaseKeeperOptions {
   readonly electionMs: number;
   readonly requestTimeoutMs: number;
   readonly checkpoint: boolean;
+  /** Tests only: "expire-leases-on-follower" lets members that do not lead end leases, too. */
+  readonly mutants?: ReadonlySet<string> | undefined;
   onExpired?: (count: number) => void;
 }
 
@@ -48,8 +50,11 @@ export class LeaseKeeper {
   /** Callers that renew an expired lease wait here for its end. */
   readonly #endWaiters = new Map<LeaseId, (() => void)[]>();
 
+  readonly #followersExpire: boolean;
+
   constructor(options: LeaseKeeperOptions) {
     this.#options = options;
+    this.#followersExpire = options.mutants?.has("expire-leases-on-follower") === true;
   }
 
   start(): void {
@@ -173,7 +178,7 @@ export class LeaseKeeper {
     this.#timer = this.#options.clock.timer(SCAN_MS, () => this.#scan());
     const options = this.#options;
     const lessor = options.lessor();
-    if (!lessor.primary || !options.isLeader()) return;
+    if ((!lessor.primary || !options.isLeader()) && !this.#followersExpire) return;
     const now = options.clock.monotonicMs();
     if (this.#due.length === 0) this.#due = lessor.expired(now, EXPIRED_PER_SCAN, options.requestTimeoutMs);
     this.#revokeDue();

@@ -313,6 +313,7 @@ export class Server {
       electionMs: config.electionMs,
       requestTimeoutMs: this.#requestTimeoutMs,
       checkpoint: config.leaseCheckpoint,
+      mutants: config.mutants,
       onExpired: (count) => this.#observer.onLeaseExpired?.(count),
     });
     this.#compaction = new CompactionRunner({
