@@ -239,25 +239,37 @@ export class KvClient {
   #branch(nonce: string, depth: number, writes: boolean): api.RequestOp[] {
     const dice = this.#dice;
     const ops: api.RequestOp[] = [];
+    const nestsMuch = this.#plan.nested === true;
+    let written: Uint8Array | undefined;
     if (dice.percent(40)) ops.push(api.RequestOp.create({ requestRange: this.#range(true) }));
     if (writes) {
-      if (dice.percent(75)) ops.push(api.RequestOp.create({ requestPut: this.#put(nonce, false) }));
-      else ops.push(api.RequestOp.create({ requestDeleteRange: this.#delete(nonce) }));
+      if (dice.percent(75)) {
+        const requestPut = this.#put(nonce, false);
+        written = requestPut.key;
+        ops.push(api.RequestOp.create({ requestPut }));
+      } else ops.push(api.RequestOp.create({ requestDeleteRange: this.#delete(nonce) }));
     }
-    if (depth === 0 && dice.percent(10)) ops.push(api.RequestOp.create({ requestTxn: this.#nested(nonce) }));
+    if (depth === 0 && dice.percent(nestsMuch ? 60 : 10)) {
+      ops.push(api.RequestOp.create({ requestTxn: this.#nested(nonce, nestsMuch ? written : undefined) }));
+    }
     if (dice.percent(25)) ops.push(api.RequestOp.create({ requestRange: this.#range(true) }));
     return ops;
   }
 
   /** Inside another: only reads and deletes, which never collide. */
-  #nested(nonce: string): api.TxnRequest {
+  #nested(nonce: string, written: Uint8Array | undefined): api.TxnRequest {
     const dice = this.#dice;
+    const compare = this.#compare();
+    if (written !== undefined) {
+      compare.key = written;
+      compare.rangeEnd = EMPTY_BYTES;
+    }
     const branch = (): api.RequestOp[] => [
       dice.percent(50)
         ? api.RequestOp.create({ requestRange: this.#range(true) })
         : api.RequestOp.create({ requestDeleteRange: this.#delete(nonce) }),
     ];
-    return api.TxnRequest.create({ compare: [this.#compare()], success: branch(), failure: branch() });
+    return api.TxnRequest.create({ compare: [compare], success: branch(), failure: branch() });
   }
 
   #readTxn(): api.TxnRequest {

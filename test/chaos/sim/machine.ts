@@ -315,13 +315,16 @@ function withoutShortWrites(file: DiskFile): DiskFile {
     get(target, name) {
       const value: unknown = Reflect.get(target, name, target);
       if (typeof value !== "function") return value;
-      if (name !== "write") return value.bind(target);
-      return async (...words: Parameters<DiskFile["write"]>) => {
+      const forgive = (error: unknown): void => {
+        if (!(error instanceof Error && error.message.startsWith("ENOSPC"))) throw error;
+      };
+      if (name === "write") return (...words: Parameters<DiskFile["write"]>) => target.write(...words).catch(forgive);
+      if (name !== "writeNow") return value.bind(target);
+      return (...words: Parameters<DiskFile["writeNow"]>) => {
         try {
-          return await target.write(...words);
+          target.writeNow(...words);
         } catch (error) {
-          if (error instanceof Error && error.message.startsWith("ENOSPC")) return undefined;
-          throw error;
+          forgive(error);
         }
       };
     },

@@ -43,6 +43,10 @@ interface Options {
 /** Real seconds without any option: CI waits for it. */
 const SECONDS_DEFAULT = 120;
 const SHRINK_RUNS_MAX = 200;
+/** Real time for making all failing seeds of a hunt smaller, together; without a limit of `--seconds` ten times as much. */
+const SHRINK_MS_MAX = 60_000;
+/** A run that began in time may go on for so long. */
+const SHRINK_GRACE_MS = 30_000;
 const PROGRESS_MS = 10_000;
 const RUN_TIMEOUT_MS = 600_000;
 
@@ -122,6 +126,7 @@ async function hunt(options: Options): Promise<{ passed: number; failed: number 
   const seconds = options.seconds ?? (options.seeds === undefined ? SECONDS_DEFAULT : Number.POSITIVE_INFINITY);
   const started = performance.now();
   const left = (): number => seconds * 1000 - (performance.now() - started);
+  let shrinkMsLeft = Number.isFinite(seconds) ? SHRINK_MS_MAX : 10 * SHRINK_MS_MAX;
   let next = options.from;
   let passed = 0;
   let failed = 0;
@@ -137,7 +142,16 @@ async function hunt(options: Options): Promise<{ passed: number; failed: number 
       `  again, with its story: npm run sim -- --seed ${plan.seed}${options.minutes === undefined ? "" : ` --minutes ${options.minutes}`}${options.members === undefined ? "" : ` --members ${options.members}`}`,
     );
     if (!options.shrink || check === "") return;
-    const shrunk = await pool.perform({ kind: "shrink", plan, mutants, check, runsMax: SHRINK_RUNS_MAX });
+    // Those that fail side by side share what is left.
+    const msMax = Math.max(0, shrinkMsLeft) / options.jobs;
+    if (msMax < 1000) {
+      console.log("  not made smaller: no time left for it");
+      return;
+    }
+    const began = performance.now();
+    const task = { kind: "shrink", plan, mutants, check, runsMax: SHRINK_RUNS_MAX, msMax } as const;
+    const shrunk = await pool.perform(task, msMax + SHRINK_GRACE_MS);
+    shrinkMsLeft -= performance.now() - began;
     if (shrunk.kind !== "shrunk") {
       console.log(`  not made smaller: ${shrunk.kind === "crashed" ? shrunk.message : ""}`);
       return;

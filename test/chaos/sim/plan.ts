@@ -90,6 +90,8 @@ export interface ClientPlan {
   /** Percent of operations for which another member is chosen. */
   readonly roamPercent: number;
   readonly timeoutMs: number;
+  /** Of the KV service: many nested transactions, which compare what the same request has written. */
+  readonly nested?: boolean;
 }
 
 /** How the members are set up; the names are those of ServerConfig. */
@@ -177,7 +179,13 @@ export interface PlanOptions {
   readonly faultsEveryMs?: number | undefined;
   /** More clients of the KV service, which hardly pause. */
   readonly busy?: boolean | undefined;
-  readonly operator?: "none" | "maintenance" | "members" | undefined;
+  readonly operator?: "none" | "maintenance" | "members" | "leaders" | undefined;
+  /** So many more clients of leases. */
+  readonly leases?: number | undefined;
+  /** See ClientPlan. */
+  readonly nested?: boolean | undefined;
+  /** See Plan. */
+  readonly keys?: number | undefined;
   readonly settings?: Partial<MemberSettings> | undefined;
   readonly network?: Partial<NetworkSettings> | undefined;
 }
@@ -200,7 +208,7 @@ export function makePlan(seed: number, options: PlanOptions = {}): Plan {
     seed,
     members: count,
     durationMs,
-    keys: dice.pick([3, 8, 20, 40]),
+    keys: options.keys ?? dice.pick([3, 8, 20, 40]),
     valueBytesMax: dice.pick([10, 60, 200, 200, 3000]),
     clockPercent: Array.from({ length: 16 }, () => (enabled.has("clock-rate") && dice.percent(50) ? dice.between(95, 105) : 100)),
     noBattery: enabled.has("wall-jump") && dice.percent(30),
@@ -216,7 +224,7 @@ export function makePlan(seed: number, options: PlanOptions = {}): Plan {
       ...options.network,
     },
     disk: { syncMs: dice.pick([0, 1, 1, 3, 10]), backendWriteMs: dice.pick([0, 0, 1, 10]) },
-    clients: makeClients(dice, options.busy === true),
+    clients: makeClients(dice, options),
     faults: makeFaults(dice, enabled, durationMs, count, options.faultsEveryMs),
     operator: makeOperator(dice, durationMs, count, options.operator),
     liveness: {
@@ -286,7 +294,7 @@ function makeSettings(dice: Dice, heartbeatMs: number, electionMs: number, reord
   };
 }
 
-function makeClients(dice: Dice, isBusy: boolean): ClientPlan[] {
+function makeClients(dice: Dice, { busy: isBusy = false, leases = 0, nested = false }: PlanOptions): ClientPlan[] {
   const clients: ClientPlan[] = [];
   const add = (role: ClientRole, count: number, thinkMs: () => number): void => {
     for (let i = 0; i < count; i++) {
@@ -296,6 +304,7 @@ function makeClients(dice: Dice, isBusy: boolean): ClientPlan[] {
         thinkMs: thinkMs(),
         roamPercent: dice.pick([0, 5, 30, 100]),
         timeoutMs: dice.pick([1500, 5000, 10_000]),
+        ...(nested && role === "kv" ? { nested } : {}),
       });
     }
   };
@@ -306,6 +315,7 @@ function makeClients(dice: Dice, isBusy: boolean): ClientPlan[] {
   if (dice.percent(60)) add("lease", dice.between(1, 3), () => dice.between(200, 1000));
   if (dice.percent(40)) add("lock", dice.between(2, 3), () => dice.between(100, 800));
   if (dice.percent(30)) add("election", dice.between(2, 3), () => dice.between(100, 800));
+  if (leases > 0) add("lease", leases, () => dice.between(50, 300));
   return clients;
 }
 
@@ -400,22 +410,25 @@ function makeOperator(dice: Dice, durationMs: number, members: number, wanted: P
   const drawn = dice.weighted({ none: 30, maintenance: 25, members: 45 });
   const style = wanted ?? drawn;
   if (style === "none") return actions;
-  const everyMs = dice.pick([1000, 3000, 8000]);
-  const target = (): Target => dice.weighted({ leader: 35, follower: 30, any: 35 });
-  const weights =
-    style === "maintenance"
-      ? { "move-leader": 30, defragment: 20, hash: 25, backup: 15 }
-      : {
-          add: members < MEMBERS_MAX ? 22 : 5,
-          promote: 22,
-          remove: 14,
-          replace: 10,
-          "update-urls": 8,
-          "move-leader": 10,
-          defragment: 4,
-          hash: 8,
-          backup: 4,
-        };
+  const drawnMs = dice.pick([1000, 3000, 8000]);
+  const everyMs = style === "leaders" ? 1000 : drawnMs;
+  const target = (): Target => (style === "leaders" ? "follower" : dice.weighted({ leader: 35, follower: 30, any: 35 }));
+  const weights: Partial<Record<OperatorAction["kind"], number>> =
+    style === "leaders"
+      ? { "move-leader": 1 }
+      : style === "maintenance"
+        ? { "move-leader": 30, defragment: 20, hash: 25, backup: 15 }
+        : {
+            add: members < MEMBERS_MAX ? 22 : 5,
+            promote: 22,
+            remove: 14,
+            replace: 10,
+            "update-urls": 8,
+            "move-leader": 10,
+            defragment: 4,
+            hash: 8,
+            backup: 4,
+          };
   for (let at = dice.between(500, 5000); at < durationMs; at += dice.between(everyMs >> 1, everyMs * 2)) {
     const kind = dice.weighted<OperatorAction["kind"]>(weights);
     switch (kind) {

@@ -15,7 +15,7 @@ export class Pool {
   }
 
   /** The caller sees to it that no more are under way than there are cores. */
-  perform(task: Task): Promise<TaskResult> {
+  perform(task: Task, timeoutMs = this.#timeoutMs): Promise<TaskResult> {
     const child = this.#idle.pop() ?? this.#spawn();
     return new Promise((resolve) => {
       const settle = (result: TaskResult, isUsable: boolean): void => {
@@ -29,10 +29,7 @@ export class Pool {
         }
         resolve(result);
       };
-      const timer = setTimeout(
-        () => settle({ kind: "crashed", message: `no result after ${this.#timeoutMs} ms: ended` }, false),
-        this.#timeoutMs,
-      );
+      const timer = setTimeout(() => settle({ kind: "crashed", message: `no result after ${timeoutMs} ms: ended` }, false), timeoutMs);
       child.on("message", (result) => settle(result as TaskResult, true));
       child.on("exit", (code, signal) => settle({ kind: "crashed", message: `the worker ended (${signal ?? code})` }, false));
       child.send(task);

@@ -6,14 +6,17 @@ export interface ShrinkOptions {
   readonly mutants?: ReadonlySet<string> | undefined;
   /** Runs that may be spent on it. */
   readonly runsMax: number;
+  /** Begins no run after so many milliseconds of real time. */
+  readonly msMax: number;
 }
 
 export async function shrink(plan: Plan, check: string, options: ShrinkOptions): Promise<{ plan: Plan; message: string }> {
   let best = plan;
   let message = "";
   let runs = 0;
+  const started = performance.now();
   const fails = async (candidate: Plan): Promise<boolean> => {
-    if (runs >= options.runsMax) return false;
+    if (runs >= options.runsMax || performance.now() - started > options.msMax) return false;
     runs += 1;
     const { violation } = await runPlan(candidate, { mutants: options.mutants });
     if (violation?.check !== check) return false;
