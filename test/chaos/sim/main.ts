@@ -49,6 +49,8 @@ const SHRINK_MS_MAX = 60_000;
 const SHRINK_GRACE_MS = 30_000;
 const PROGRESS_MS = 10_000;
 const RUN_TIMEOUT_MS = 600_000;
+/** With a limit of `--seconds`, where somebody waits: a run, and another one to compare, that begin at the last moment must end, too. */
+const RUN_TIMEOUT_BOUNDED_MS = 120_000;
 
 function readOptions(words: readonly string[]): Options | string {
   const options: Options = {
@@ -120,10 +122,10 @@ async function replayOne(options: Options): Promise<boolean> {
 
 /** Runs many seeds; gives how many passed and failed. */
 async function hunt(options: Options): Promise<{ passed: number; failed: number }> {
-  const pool = new Pool({ timeoutMs: RUN_TIMEOUT_MS });
   const summary = new Summary();
   const { seeds = Number.POSITIVE_INFINITY, mutants } = options;
   const seconds = options.seconds ?? (options.seeds === undefined ? SECONDS_DEFAULT : Number.POSITIVE_INFINITY);
+  const pool = new Pool({ timeoutMs: Number.isFinite(seconds) ? RUN_TIMEOUT_BOUNDED_MS : RUN_TIMEOUT_MS });
   const started = performance.now();
   const left = (): number => seconds * 1000 - (performance.now() - started);
   let shrinkMsLeft = Number.isFinite(seconds) ? SHRINK_MS_MAX : 10 * SHRINK_MS_MAX;
@@ -141,7 +143,8 @@ async function hunt(options: Options): Promise<{ passed: number; failed: number 
     console.log(
       `  again, with its story: npm run sim -- --seed ${plan.seed}${options.minutes === undefined ? "" : ` --minutes ${options.minutes}`}${options.members === undefined ? "" : ` --members ${options.members}`}`,
     );
-    if (!options.shrink || check === "") return;
+    // What fails by a mutant is no regression.
+    if (!options.shrink || check === "" || mutants.length > 0) return;
     // Those that fail side by side share what is left.
     const msMax = Math.max(0, shrinkMsLeft) / options.jobs;
     if (msMax < 1000) {
