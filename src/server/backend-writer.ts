@@ -5,7 +5,7 @@
  *
  * Durability does not depend on these writes: the WAL is the truth, and it is cut only behind a checkpoint.
  */
-import { type Backend, type BackendBatch, type BackendSnapshot, createBatch, RowSpace } from "../backend/index.ts";
+import { type Backend, type BackendBatch, BackendClosedError, type BackendSnapshot, createBatch, RowSpace } from "../backend/index.ts";
 import { assert } from "../base/assert.ts";
 import { crc32 } from "../base/bytes.ts";
 import type { LogIndex, Term } from "../base/ids.ts";
@@ -238,7 +238,7 @@ export class BackendWriter {
     } catch (error) {
       assert(this.#failed !== undefined, "only a failed backend rejects", { error });
     }
-    this.#failed ??= new Error("the backend writer is closed");
+    this.#failed ??= new BackendClosedError();
   }
 
   /**
