@@ -25,12 +25,14 @@ const PARTS: readonly FaultKind[] = ["partition", "pause", "network"];
 const small: PlanOptions = { members: 3, durationMs: 20_000 };
 const three: PlanOptions = { ...small, operator: "none" };
 const changing: PlanOptions = { ...small, operator: "members" };
+/** Several change the members all the time and do not know of each other. */
+const crowded: PlanOptions = { ...changing, operators: 3, operatorEveryMs: 500 };
 /** Duplicates come late, in any order. */
 const LATE = { duplicatePerMille: 300, lateMs: 20_000, reorder: true } as const;
 /** Partitions, one after the other. */
 const storm: PlanOptions = { ...three, busy: true, faults: ["partition"], faultsEveryMs: 2500 };
 /** Leadership goes to and fro while many leases are renewed. */
-const leased: PlanOptions = { ...small, durationMs: 60_000, operator: "leaders", leases: 8 };
+const leased: PlanOptions = { ...small, durationMs: 60_000, operator: "leaders", operatorEveryMs: 1000, leases: 8 };
 const tiny = { snapshotCount: 5, snapshotCatchUpEntries: 0 } as const;
 
 /** The list of the catalogue, in its order. */
@@ -67,8 +69,12 @@ const MUTANTS: readonly Mutant[] = [
     elsewhere: "the configuration changes when it is applied, and the whole of it is set: test/raft/scenarios",
   },
   { name: "learner-counted", what: "learner counted", plan: { ...changing, faults: [...DEATHS, ...PARTS] } },
-  { name: "two-pending-confs", what: "two pending configs", part: "raft-cluster" },
-  { name: "no-own-term-check-before-conf", what: "no own-term check before config", part: "raft-cluster" },
+  { name: "two-pending-confs", what: "two pending configs", plan: { ...crowded, faults: [] } },
+  {
+    name: "no-own-term-check-before-conf",
+    what: "no own-term check before config",
+    plan: { ...crowded, faults: ["crash", "partition"], faultsEveryMs: 700 },
+  },
   {
     name: "removed-keeps-campaigning",
     what: "keep removed node campaigning",

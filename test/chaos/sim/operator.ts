@@ -12,21 +12,25 @@ const GIVE_UP_MS = 20_000;
 
 export class Operator {
   readonly #world: World;
+  readonly #number: number;
   /** What was done, for the summary. */
   readonly counts: Record<string, number> = {};
   #urls = 0;
 
-  constructor(world: World) {
+  /** Of several that work side by side, the one with this number. */
+  constructor(world: World, number = 0) {
     this.#world = world;
+    this.#number = number;
   }
 
   async run(): Promise<void> {
     const world = this.#world;
-    const { operator, seed } = world.plan;
+    const { operator, seed, operators = 1 } = world.plan;
     for (const action of operator) {
       if (action.at > world.now) await world.sleep(action.at - world.now);
-      if (world.stopping) return;
-      const dice = new Dice(seedFor(seed, 8, action.at));
+      // What is left over for one is done while the members are healed; what is left over for several would never leave them in peace.
+      if (world.stopping || (world.calm && operators > 1)) return;
+      const dice = new Dice(seedFor(seed, 8, action.at + this.#number));
       const done = await this.#act(action, dice);
       if (done) this.counts[action.kind] = (this.counts[action.kind] ?? 0) + 1;
       world.trace("operator", `${action.kind}: ${done ? "done" : "not done"}`);
@@ -42,9 +46,9 @@ export class Operator {
       case "promote":
         return this.#promote(dice);
       case "remove":
-        return this.#remove(dice, action.target, false);
       case "replace":
-        return this.#remove(dice, action.target, true);
+        // One alone takes members out: two would wipe the machine that the other has just brought back.
+        return this.#number === 0 ? this.#remove(dice, action.target, action.kind === "replace") : Promise.resolve(false);
       case "update-urls":
         return this.#updateUrls(dice, action.target);
       case "move-leader":

@@ -52,6 +52,8 @@ export class Oracle {
   /** Highest term in which that member said anything that binds it. */
   readonly #spoken = new Map<MemberId, number>();
   readonly #hashes = new Map<string, { hash: number; who: string }>();
+  /** By term: the empty entry that its leader began with, and the last change of the configuration that it has sent. */
+  readonly #terms = new Map<number, { first: number; lastChange: number }>();
 
   constructor(options: OracleOptions) {
     this.#options = options;
@@ -157,8 +159,8 @@ export class Oracle {
     this.lastLeaderAt = this.#options.now();
   }
 
-  /** A message leaves its sender. */
-  sent(message: Message): void {
+  /** A message leaves its sender, which runs as `life`. */
+  sent(message: Message, life: Life | undefined): void {
     const { from, term, type } = message;
     if (type === "vote-response") {
       if (message.pre || !message.granted) return;
@@ -178,9 +180,32 @@ export class Oracle {
       if (leader !== undefined && leader !== from) {
         this.#violate("J1", `${hexId(from)} appends in term ${term}, which ${hexId(leader)} leads`);
       }
+      for (const entry of message.entries) if (entry.term === term) this.#checkChange(entry, life);
     }
     const spoken = this.#spoken.get(from);
     if (spoken === undefined || spoken < term) this.#spoken.set(from, term);
+  }
+
+  /**
+   * I11: a leader proposes a change of the configuration only when an entry of its own term is committed and the change before is applied. Both only grow, so
+   * whatever does not hold when the change is sent for the first time did not hold when it was proposed.
+   */
+  #checkChange(entry: Entry, life: Life | undefined): void {
+    const { index, term, type, data } = entry;
+    let known = this.#terms.get(term);
+    if (known === undefined) {
+      known = { first: 0, lastChange: 0 };
+      this.#terms.set(term, known);
+    }
+    if (type === "normal" && data.byteLength === 0 && known.first === 0) known.first = index;
+    if (type !== "conf-change" || index <= known.lastChange) return;
+    const before = known.lastChange;
+    known.lastChange = index;
+    if (life?.server === undefined || life.dead || known.first === 0) return;
+    const { commitIndex, appliedIndex } = life.server;
+    if (commitIndex < known.first)
+      this.#violate("I11", `m${life.index} changes the configuration at ${index}, before ${known.first} of its term ${term} is committed`);
+    if (appliedIndex < before) this.#violate("I11", `m${life.index} changes the configuration at ${index} while ${before} is not applied`);
   }
 
   /** A member has come back: what it said before must not be forgotten. */

@@ -166,6 +166,8 @@ export interface Plan {
   readonly clients: readonly ClientPlan[];
   readonly faults: readonly Fault[];
   readonly operator: readonly OperatorAction[];
+  /** So many do the same, not knowing of each other; one, when it is not said. */
+  readonly operators?: number;
   readonly liveness: LivenessSettings;
 }
 
@@ -180,6 +182,10 @@ export interface PlanOptions {
   /** More clients of the KV service, which hardly pause. */
   readonly busy?: boolean | undefined;
   readonly operator?: "none" | "maintenance" | "members" | "leaders" | undefined;
+  /** See Plan. */
+  readonly operators?: number | undefined;
+  /** About so much time from one action of the operator to the next. */
+  readonly operatorEveryMs?: number | undefined;
   /** So many more clients of leases. */
   readonly leases?: number | undefined;
   /** See ClientPlan. */
@@ -226,7 +232,8 @@ export function makePlan(seed: number, options: PlanOptions = {}): Plan {
     disk: { syncMs: dice.pick([0, 1, 1, 3, 10]), backendWriteMs: dice.pick([0, 0, 1, 10]) },
     clients: makeClients(dice, options),
     faults: makeFaults(dice, enabled, durationMs, count, options.faultsEveryMs),
-    operator: makeOperator(dice, durationMs, count, options.operator),
+    operator: makeOperator(dice, durationMs, count, options),
+    ...(options.operators === undefined ? {} : { operators: options.operators }),
     liveness: {
       rest: dice.pick(["heal", "isolate", "stop", "pause"] as const),
       seed: dice.random.below(2 ** 31),
@@ -405,13 +412,13 @@ function makeFault(dice: Dice, kind: FaultKind, at: number, members: number): Fa
   }
 }
 
-function makeOperator(dice: Dice, durationMs: number, members: number, wanted: PlanOptions["operator"]): OperatorAction[] {
+function makeOperator(dice: Dice, durationMs: number, members: number, options: PlanOptions): OperatorAction[] {
   const actions: OperatorAction[] = [];
   const drawn = dice.weighted({ none: 30, maintenance: 25, members: 45 });
-  const style = wanted ?? drawn;
+  const style = options.operator ?? drawn;
   if (style === "none") return actions;
   const drawnMs = dice.pick([1000, 3000, 8000]);
-  const everyMs = style === "leaders" ? 1000 : drawnMs;
+  const everyMs = options.operatorEveryMs ?? drawnMs;
   const target = (): Target => (style === "leaders" ? "follower" : dice.weighted({ leader: 35, follower: 30, any: 35 }));
   const weights: Partial<Record<OperatorAction["kind"], number>> =
     style === "leaders"

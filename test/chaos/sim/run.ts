@@ -75,6 +75,7 @@ function play(world: World, plan: Plan): Promise<RunReport> {
     scheduleFaults(world);
     startClients(world, plan, records);
     void operator.run();
+    for (let more = 1; more < (plan.operators ?? 1); more++) void new Operator(world, more).run();
     world.after(plan.durationMs, () => {
       void liveness.run().then(() => {
         done = true;

@@ -412,7 +412,7 @@ export class World implements History {
     const from = this.byMember.get(parcel.from);
     const to = this.byMember.get(parcel.to);
     if (from === undefined || to === undefined) return [];
-    if (parcel.type === "message") this.oracle.sent(parcel.message);
+    if (parcel.type === "message") this.oracle.sent(parcel.message, from.life);
     // A forwarded proposal is not made twice by any transport: streams deliver once or break, and raft does not promise more.
     const once = parcel.type !== "message" || parcel.message.type === "propose";
     return this.links.route(from.index, to.index, once);
