@@ -6,20 +6,17 @@ import { setVerify } from "../../../src/base/assert.ts";
 import { RAFT_MUTANTS, type RaftMutant } from "../../../src/raft/index.ts";
 import { Violation as RaftViolation, runCluster } from "../../raft/cluster.ts";
 import { runStrangeLeader } from "../../raft/strange-leader.ts";
-import { MvccTwin } from "../../support/mvcc-twin.ts";
 import { runWalDamage } from "../../support/wal-damage.ts";
 
 export const PART_NAMES = {
   "raft-cluster": "random raft clusters",
   "strange-leader": "follower under any legal leader",
-  "store-twin": "store against its model",
   "damaged-log": "logs with flipped bits",
 } as const;
 
 export type Part = keyof typeof PART_NAMES;
 
 const CLUSTER_STEPS = 4000;
-const TWIN_STEPS = 3000;
 
 /** What is wrong with that seed, if anything. */
 export async function runPart(
@@ -46,9 +43,6 @@ async function play(part: Part, seed: number, mutants: readonly string[]): Promi
       return;
     case "strange-leader":
       runStrangeLeader({ seed, mutant: mutants.find(isRaftMutant) });
-      return;
-    case "store-twin":
-      await new MvccTwin({ seed, steps: TWIN_STEPS, mutants: new Set(mutants), weights: { compact: 3, history: 6, slowRange: 6 } }).run();
       return;
     case "damaged-log":
       await runWalDamage({ seed, mutants: new Set(mutants) });
