@@ -82,6 +82,11 @@ export class Execution {
   #step = 0;
   /** What the operations that were checked so far will have deleted. */
   #deletes: KeyRanges | undefined;
+  /**
+   * A put is to keep the value or lease of a key that an earlier operation of the same request deletes, which the duplicate-key rule lets pass for open
+   * ends: there is nothing to keep. The reference crashes there, on every member and again at every restart.
+   */
+  #keepsDeleted = false;
 
   constructor(parts: ExecutionParts, leases: LeaseView | undefined, batch: BackendBatch, before: number, compacted: number) {
     this.#parts = parts;
@@ -106,9 +111,7 @@ export class Execution {
     const { index } = this.#parts;
     const key = keyStringOf(request.key);
     if (!index.find(key) || index.version === 0) throw rpcError("key-not-found");
-    // Deleted by an earlier operation of the same request, which the duplicate-key rule lets pass for open ends: there is no value to
-    // keep. The reference crashes here, on every member and again at every restart.
-    if (this.#deletes?.has(key) === true) throw rpcError("key-not-found");
+    if (this.#deletes?.has(key) === true) this.#keepsDeleted = true;
   }
 
   /** Checks the operations that will run, in order. The branches not taken are not looked at. */
@@ -221,6 +224,8 @@ export class Execution {
     const { index, rows } = this.#parts;
     this.#path = decide(request, (compares) => allHoldNow(index, rows, compares, NEWEST, true) === true);
     this.#checkTaken(request);
+    // After everything that the reference refuses, too.
+    if (this.#keepsDeleted) throw rpcError("key-not-found");
     this.#step = 0;
     return this.#run(request, true);
   }

@@ -340,6 +340,9 @@ describe("quirks that clients can see", () => {
     const h = await MvccHarness.open();
     h.put("k", "0");
     expect(reasonOf(() => h.txn({ success: [deleteOp("a", "\0"), putOp("k", "", { ignoreValue: true })] }))).toBe("key-not-found");
+    // What the reference, too, refuses comes first, wherever it stands.
+    const later = putOp("z", "1", { lease: 99n });
+    expect(reasonOf(() => h.txn({ success: [deleteOp("a", "\0"), putOp("k", "", { ignoreValue: true }), later] }))).toBe("lease-not-found");
     expect(reasonOf(() => h.txn({ success: [deleteOp("a", "\0"), putOp("k", "", { ignoreLease: true })] }))).toBe("key-not-found");
     expect(reasonOf(() => h.txn({ success: [putOp("k", "", { ignoreValue: true }), deleteOp("a", "\0")] }))).toBe("accepted");
     expect(await h.all()).toEqual([]);

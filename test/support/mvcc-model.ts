@@ -314,14 +314,13 @@ export class MvccModel {
   // -- writes -----------------------------------------------------------------------------------------------------------------------------
 
   put(request: PutRequest, leases: ReadonlySet<bigint>): { response: PutResponse; events: ModelEvent[] } {
-    this.#checkPutState(request, leases, () => false);
+    this.#checkPutState(request, leases);
     return { response: this.#put(request), events: this.#commit() };
   }
 
-  #checkPutState(request: PutRequest, leases: ReadonlySet<bigint>, deletedBefore: (key: string) => boolean): void {
+  #checkPutState(request: PutRequest, leases: ReadonlySet<bigint>): void {
     if (request.lease !== 0n && !leases.has(request.lease)) refuse("lease-not-found");
-    const key = text(request.key);
-    if ((request.ignoreValue || request.ignoreLease) && (this.#pairAt(key, this.revision) === undefined || deletedBefore(key)))
+    if ((request.ignoreValue || request.ignoreLease) && this.#pairAt(text(request.key), this.revision) === undefined)
       refuse("key-not-found");
   }
 
@@ -375,6 +374,7 @@ export class MvccModel {
     visit(request);
     const taken = (txn: TxnRequest): RequestOp[] => (decisions.get(txn) === true ? txn.success : txn.failure);
     const deletes: DeleteRangeRequest[] = [];
+    let keepsDeleted = false;
     const check = (txn: TxnRequest): void => {
       for (const op of taken(txn)) {
         if (op.requestRange !== undefined && op.requestRange.revision !== 0) {
@@ -383,12 +383,17 @@ export class MvccModel {
         }
         if (op.requestDeleteRange !== undefined) deletes.push(op.requestDeleteRange);
         if (op.requestPut !== undefined) {
-          this.#checkPutState(op.requestPut, leases, (key) => deletes.some((del) => inRange(key, text(del.key), text(del.rangeEnd))));
+          this.#checkPutState(op.requestPut, leases);
+          const { ignoreValue, ignoreLease } = op.requestPut;
+          const key = text(op.requestPut.key);
+          if (ignoreValue || ignoreLease) keepsDeleted ||= deletes.some((del) => inRange(key, text(del.key), text(del.rangeEnd)));
         }
         if (op.requestTxn !== undefined) check(op.requestTxn);
       }
     };
     check(request);
+    // Only of transactions that nothing else refuses.
+    if (keepsDeleted) refuse("key-not-found");
     const run = (txn: TxnRequest): ResponseOp[] =>
       taken(txn).map((op) => {
         const answer: ResponseOp = {

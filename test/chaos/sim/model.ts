@@ -70,7 +70,7 @@ export class KvModel {
     switch (request.kind) {
       case "put": {
         if (full) throw new Refusal("no-space");
-        this.#checkPut(request.body, []);
+        this.#checkPut(request.body);
         const answer = this.#put(request.body);
         this.#commit();
         return answer;
@@ -227,12 +227,10 @@ export class KvModel {
     this.#current = [];
   }
 
-  #checkPut(request: api.PutRequest, deleted: readonly api.DeleteRangeRequest[]): void {
+  #checkPut(request: api.PutRequest): void {
     if (request.lease !== 0n && !this.leases.has(request.lease)) throw new Refusal("lease-not-found");
     if (!request.ignoreValue && !request.ignoreLease) return;
-    const key = latin1(request.key);
-    const gone = deleted.some((range) => covers(latin1(range.key), latin1(range.rangeEnd), key));
-    if (gone || this.at(key, this.revision) === undefined) throw new Refusal("key-not-found");
+    if (this.at(latin1(request.key), this.revision) === undefined) throw new Refusal("key-not-found");
   }
 
   #put(request: api.PutRequest): OpAnswer {
@@ -265,6 +263,7 @@ export class KvModel {
     decide(request);
     const taken = (txn: api.TxnRequest): readonly api.RequestOp[] => (decisions.get(txn) === true ? txn.success : txn.failure);
     const deleted: api.DeleteRangeRequest[] = [];
+    let keepsDeleted = false;
     const check = (txn: api.TxnRequest): void => {
       for (const op of taken(txn)) {
         if (op.requestRange !== undefined && op.requestRange.revision !== 0) {
@@ -272,11 +271,18 @@ export class KvModel {
           if (op.requestRange.revision < this.compacted) throw new Refusal("compacted");
         }
         if (op.requestDeleteRange !== undefined) deleted.push(op.requestDeleteRange);
-        if (op.requestPut !== undefined) this.#checkPut(op.requestPut, deleted);
+        if (op.requestPut !== undefined) {
+          this.#checkPut(op.requestPut);
+          const key = latin1(op.requestPut.key);
+          if (op.requestPut.ignoreValue || op.requestPut.ignoreLease)
+            keepsDeleted ||= deleted.some((range) => covers(latin1(range.key), latin1(range.rangeEnd), key));
+        }
         if (op.requestTxn !== undefined) check(op.requestTxn);
       }
     };
     check(request);
+    // Only of transactions that nothing else refuses.
+    if (keepsDeleted) throw new Refusal("key-not-found");
     const run = (txn: api.TxnRequest): OpAnswer[] =>
       taken(txn).map((op): OpAnswer => {
         if (op.requestRange !== undefined) {
