@@ -51,6 +51,8 @@ export interface SnapshotsOptions {
 
 /** A received state that raft did not take in this time is deleted. */
 const UNWANTED_MS = 30_000;
+/** A spool that could not be sent so often is not used again. */
+const SPOOL_FAILURES_MAX = 2;
 /** A spool that nobody asked for in this time is deleted. */
 const SPOOL_IDLE_MS = 60_000;
 /** After a snapshot was delivered the log it leads to is kept for this long, so that the receiver can go on from it. */
@@ -60,6 +62,7 @@ interface Spool {
   readonly metadata: SnapshotMetadata;
   readonly source: SnapshotSource;
   users: number;
+  failures: number;
   idle: Timer | undefined;
 }
 
@@ -183,7 +186,7 @@ export class Snapshots {
         signal: this.#abort.signal,
       });
       const old = this.#spool;
-      this.#spool = { metadata, source, users: 0, idle: undefined };
+      this.#spool = { metadata, source, users: 0, failures: 0, idle: undefined };
       this.#armIdle(this.#spool);
       if (old !== undefined && old.users === 0) await this.#dispose(old);
       if (this.#closed) await this.#dispose(this.#spool);
@@ -224,6 +227,9 @@ export class Snapshots {
         },
         (error: unknown) => {
           logger.warn({ to: hexId(message.to), error: String(error) }, "failed to send database snapshot");
+          // Whoever gets it checks all of it. What cannot be sent twice may have been damaged where it was spooled: the next one is made anew.
+          spool.failures += 1;
+          if (spool.failures >= SPOOL_FAILURES_MAX && this.#spool === spool) this.#spool = undefined;
           done("failed");
         },
       ),

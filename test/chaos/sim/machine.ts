@@ -164,6 +164,11 @@ export class Machine {
     return life;
   }
 
+  /** True for every URL that it was ever given, also by a change that was only heard of as failed. */
+  answersAt(url: string): boolean {
+    return url.startsWith(`http://${this.name}.`) || url.startsWith(`http://${this.name}-`);
+  }
+
   /** The process is gone; with "power-loss" so is everything that was not on the disk. */
   kill(how: "kill" | "power-loss"): void {
     const { life } = this;

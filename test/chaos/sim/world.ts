@@ -383,7 +383,7 @@ export class World implements History {
     }
     if (best?.server === undefined) return;
     machine.initialCluster = best.server.state.membership.list().map((member) => ({
-      name: this.machines.find((one) => member.peerUrls.includes(one.url))?.name ?? `unknown-${hexId(member.id)}`,
+      name: this.machines.find((one) => member.peerUrls.some((url) => one.answersAt(url)))?.name ?? `unknown-${hexId(member.id)}`,
       urls: member.peerUrls,
     }));
   }
@@ -394,7 +394,7 @@ export class World implements History {
       new Promise((resolve) => {
         this.scheduler.after(ms, resolve, life);
       });
-    const asked = this.machines.filter((machine) => machine !== from && urls.includes(machine.url));
+    const asked = this.machines.filter((machine) => machine !== from && urls.some((url) => machine.answersAt(url)));
     for (const machine of asked) {
       await wait(1);
       const { server } = machine;
