@@ -8,28 +8,14 @@ import { silentLogger } from "../../src/base/logger.ts";
 import type { EtcdConfig } from "../../src/embed/config.ts";
 import { type EtcdServer, startEtcd } from "../../src/embed/start-etcd.ts";
 import { MemoryNetwork } from "../../src/server/peer/index.ts";
+import { until } from "./server-process.ts";
 
 export const text = (value: string): Uint8Array => new TextEncoder().encode(value);
 export const plain = (value: Uint8Array): string => new TextDecoder().decode(value);
 
-/** Waits until `check` gives something but undefined or false. */
-export async function eventually<T>(
-  what: string,
-  check: () => T | undefined | false | Promise<T | undefined | false>,
-  ms = 20_000,
-): Promise<T> {
-  const end = performance.now() + ms;
-  let last: unknown;
-  for (;;) {
-    try {
-      const value = await check();
-      if (value !== undefined && value !== false) return value;
-    } catch (error) {
-      last = error;
-    }
-    if (performance.now() > end) throw new Error(`not within ${ms} ms: ${what}`, { cause: last });
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
+/** {@link until} with the usual patience of tests inside one process. */
+export function eventually<T>(what: string, check: () => T | undefined | false | Promise<T | undefined | false>, ms = 20_000): Promise<T> {
+  return until(what, ms, check, 10);
 }
 
 export interface TestCluster {
